@@ -1,0 +1,55 @@
+"""Installs vtr_jax and its `vtr` command."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "vtr_jax/__init__.py").read_text())[1]
+
+REQUIRED = [
+    # 0.10.2 is the newest JAX for Python 3.11, and what every recorded number was compared on.
+    "jax>=0.10.2,<0.11",
+    # 0.13 is to change the defaults of NNX's graph mode.
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8",  # gradient transformations
+    "orbax-checkpoint>=0.12.8",  # checkpoints that survive kills and mesh changes
+    "ml_collections>=1.1.0",  # typed configs, overridable from the command line
+    "absl-py>=2.1",  # flags of `vtr train`
+    "numpy>=2.0",
+    "av>=15.0",  # video decoding, FFmpeg inside the wheel
+    "Pillow>=11.0",  # resizing exactly as the original programs do
+    "instant-clip-tokenizer>=0.1.1",  # CLIP's tokens, vocabulary inside the wheel
+    "ftfy>=6.3",  # the text repair that CLIP's tokeniser starts with
+    "safetensors>=0.5",  # Hugging Face weights
+    "transformers>=5.0",  # tokenisers and checkpoints in the Hugging Face format
+    "tqdm>=4.66",
+    "matplotlib>=3.9",  # curves of the visual report
+    # Frame store and input pipeline only; models, training step and conversion never import them.
+    "tensorflow-cpu>=2.20; platform_system != 'Darwin'",
+    "tensorflow>=2.20; platform_system == 'Darwin'",
+    "tensorflow-datasets>=4.9.10",
+    "importlib_resources>=6.0",  # tensorflow-datasets 4.9.10 imports it without saying so
+]
+
+TEST = ["pytest>=9.0", "hypothesis>=6.100", "ruff==0.17.5", "mypy==2.4.1"]
+
+setup(
+    name="vtr_jax",
+    version=VERSION,
+    description="CLIP-based video-text retrieval in JAX: fine-tune, convert, evaluate, search",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["vtr_jax", "vtr_jax.*"]),
+    install_requires=REQUIRED,
+    extras_require={
+        "test": TEST,
+        "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+        "tensorboard": ["tensorboardX>=2.6"],
+    },
+    entry_points={"console_scripts": ["vtr = vtr_jax.cli:main"]},
+)

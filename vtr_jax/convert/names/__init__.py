@@ -1,0 +1,11 @@
+"""Which original parameter is which of ours: one table of rows a system."""
+
+from __future__ import annotations
+
+from vtr_jax.convert.names.clip import CLIP_NAMES
+from vtr_jax.convert.names.clip4clip import CLIP4CLIP_NAMES
+from vtr_jax.convert.names.rows import NameTable
+
+NAME_TABLES: dict[str, NameTable] = {"clip": CLIP_NAMES, "clip4clip": CLIP4CLIP_NAMES}
+
+__all__ = ["NAME_TABLES", "NameTable"]

@@ -1,0 +1,203 @@
+"""Rows of a name table, and reading and writing parameters by them.
+
+A row says: the original's key, our path, and how its axes are permuted. `{}` in a key stands
+for the layer index; such parameters are stacked along a leading layer axis on our side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vtr_jax.models.module_spec import Params
+
+LINEAR = (1, 0)  # (out, in) to (in, out)
+CONV2D = (2, 3, 1, 0)  # (out, channel, row, column) to (row, column, channel, out)
+CONV3D = (2, 3, 4, 1, 0)  # (out, channel, time, row, column) to (time, row, column, channel, out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One parameter: its key in the original, its path here, and the permutation of its axes.
+
+    axes: the original's axes in our order; empty where they agree.
+    """
+
+    original: str
+    ours: str
+    axes: tuple[int, ...] = ()
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the original has one such parameter a layer."""
+        return "{}" in self.original
+
+    def prefixed(self, prefix: str) -> Row:
+        """The row of the same parameter under a prefix of the original's key."""
+        return dataclasses.replace(self, original=prefix + self.original)
+
+
+@dataclasses.dataclass(frozen=True)
+class NameTable:
+    """All rows a system may have; those whose path a retriever lacks do not apply to it.
+
+    clip_prefix: what stands before CLIP's own keys. ignored: keys that carry nothing.
+    """
+
+    rows: tuple[Row, ...]
+    clip_prefix: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+def block_rows(original: str, ours: str) -> tuple[Row, ...]:
+    """The rows of a stack of residual attention blocks, `original` holding `{}`."""
+    parts = (
+        ("attn.in_proj_weight", "attn/qkv/kernel", LINEAR),
+        ("attn.in_proj_bias", "attn/qkv/bias", ()),
+        ("attn.out_proj.weight", "attn/out/kernel", LINEAR),
+        ("attn.out_proj.bias", "attn/out/bias", ()),
+        ("ln_1.weight", "ln_1/scale", ()),
+        ("ln_1.bias", "ln_1/bias", ()),
+        ("mlp.c_fc.weight", "mlp/fc/kernel", LINEAR),
+        ("mlp.c_fc.bias", "mlp/fc/bias", ()),
+        ("mlp.c_proj.weight", "mlp/proj/kernel", LINEAR),
+        ("mlp.c_proj.bias", "mlp/proj/bias", ()),
+        ("ln_2.weight", "ln_2/scale", ()),
+        ("ln_2.bias", "ln_2/bias", ()),
+    )
+    return tuple(Row(f"{original}.{theirs}", f"{ours}/{path}", axes) for theirs, path, axes in parts)
+
+
+def leaf_at(params: Params, path: str) -> Any | None:
+    """The leaf at a slash-separated path of a nested dict, or None."""
+    node: Any = params
+    for part in path.split("/"):
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def set_leaf(params: Params, path: str, value: Any) -> None:
+    """Put a leaf at a slash-separated path of a nested dict, making the way to it."""
+    *parents, last = path.split("/")
+    for part in parents:
+        params = params.setdefault(part, {})
+    params[last] = value
+
+
+def original_keys(row: Row, leaf: Any) -> list[str]:
+    """The keys a row stands for, given our leaf (whose first axis is layers if stacked)."""
+    return [row.original.format(i) for i in range(leaf.shape[0])] if row.stacked else [row.original]
+
+
+def original_shape(row: Row, leaf: Any) -> tuple[int, ...]:
+    """The shape the original stores one such parameter in."""
+    shape = leaf.shape[1:] if row.stacked else leaf.shape
+    if not row.axes:
+        return tuple(shape)
+    return tuple(shape[ours] for ours in np.argsort(row.axes))
+
+
+def applicable_rows(table: NameTable, params: Params) -> Iterator[tuple[Row, Any]]:
+    """The rows whose parameter these (possibly abstract) params have, with the leaf."""
+    for row in table.rows:
+        leaf = leaf_at(params, row.ours)
+        if leaf is not None:
+            yield row, leaf
+
+
+def _read(tensor: Any, dtype: np.dtype | None) -> np.ndarray:
+    array = tensor.read() if hasattr(tensor, "read") else np.asarray(tensor)
+    return array if dtype is None else array.astype(dtype)
+
+
+def _list_some(title: str, lines: list[str]) -> list[str]:
+    shown = lines[:20]
+    more = [f"    ... and {len(lines) - 20} more"] if len(lines) > 20 else []
+    return [f"  {title} ({len(lines)}):", *(f"    {line}" for line in shown), *more] if lines else []
+
+
+def check_names(tensors: Mapping[str, Any], table: NameTable, abstract: Params, what: str) -> None:
+    """Compare a state dict with what a table and abstract params ask for.
+
+    tensors: anything with a shape by original key. Raises one ValueError that lists every
+    missing, unexpected and mis-shaped name.
+    """
+    expected = {
+        key: original_shape(row, leaf)
+        for row, leaf in applicable_rows(table, abstract)
+        for key in original_keys(row, leaf)
+    }
+    missing = [f"{key} {shape}" for key, shape in expected.items() if key not in tensors]
+    unexpected = [
+        f"{key} {tuple(np.shape(tensor))}"
+        for key, tensor in tensors.items()
+        if key not in expected and key not in table.ignored
+    ]
+    misshaped = [
+        f"{key}: expected {shape}, found {tuple(tensors[key].shape)}"
+        for key, shape in expected.items()
+        if key in tensors and tuple(tensors[key].shape) != shape
+    ]
+    problems = (
+        _list_some("missing", missing)
+        + _list_some("unexpected", unexpected)
+        + _list_some("wrong shape", misshaped)
+    )
+    if problems:
+        raise ValueError("\n".join([f"{what}: the names do not fit; nothing was loaded", *problems]))
+
+
+def params_from_original(
+    tensors: Mapping[str, Any],
+    table: NameTable,
+    abstract: Params,
+    *,
+    dtype: np.dtype | None = np.dtype(np.float32),  # noqa: B008
+    what: str = "state dict",
+) -> Params:
+    """Nested params from a state dict {original key: array or lazy tensor}.
+
+    abstract: the params to fill, as shapes. dtype None keeps the file's (the widest of a
+    stack). One stacked parameter is in memory twice at most. Raises ValueError as check_names.
+    """
+    check_names(tensors, table, abstract, what)
+    params: Params = {}
+    for row, leaf in applicable_rows(table, abstract):
+        arrays = [_read(tensors[key], dtype) for key in original_keys(row, leaf)]
+        arrays = [array.transpose(row.axes) if row.axes else array for array in arrays]
+        value = np.stack(arrays) if row.stacked else np.ascontiguousarray(arrays[0])
+        set_leaf(params, row.ours, value)
+    return params
+
+
+def original_from_params(params: Params, table: NameTable) -> dict[str, np.ndarray]:
+    """State dict by original keys, the inverse of params_from_original; float32 arrays.
+
+    Raises ValueError if a parameter has no row.
+    """
+    state_dict: dict[str, np.ndarray] = {}
+    covered = set()
+    for row, leaf in applicable_rows(table, params):
+        covered.add(row.ours)
+        array = np.asarray(leaf)
+        layers = list(array) if row.stacked else [array]
+        back = np.argsort(row.axes) if row.axes else None
+        for key, layer in zip(original_keys(row, leaf), layers, strict=True):
+            state_dict[key] = np.ascontiguousarray(layer.transpose(back)) if row.axes else layer
+    uncovered = [path for path, _ in _paths(params) if path not in covered]
+    if uncovered:
+        raise ValueError(f"no row in the name table for: {', '.join(uncovered)}")
+    return state_dict
+
+
+def _paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,108 @@
+"""Sizes of a CLIP, and a recipe's options, read from the names and shapes of a state dict."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vtr_jax.models.clip import ClipConfig, clip_config
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+TOWER_OPTIONS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
+
+
+def _refuse_other_towers(shapes: Shapes, prefix: str, what: str) -> None:
+    if f"{prefix}visual.proj" in shapes:
+        return
+    if any(name.startswith(f"{prefix}visual.layer1.") for name in shapes):
+        raise ValueError(
+            f"{what}: a ResNet image tower (visual.layer1.*); only Vision Transformers "
+            "(ViT-B/32, ViT-B/16, ViT-L/14, ...) can be converted"
+        )
+    raise ValueError(
+        f"{what}: not a CLIP with a Vision Transformer: no {prefix}visual.proj among its "
+        f"{len(shapes)} names (first: {', '.join(list(shapes)[:4]) or 'none'})"
+    )
+
+
+def _shape(shapes: Shapes, key: str, dimensions: int, what: str) -> tuple[int, ...]:
+    if key not in shapes:
+        raise ValueError(f"{what}: {key} is missing; without it the sizes cannot be told")
+    if len(shapes[key]) != dimensions:
+        raise ValueError(f"{what}: {key} has shape {shapes[key]}, expected {dimensions} axes")
+    return shapes[key]
+
+
+def count_layers(shapes: Shapes, prefix: str) -> int:
+    """How many different layer indices follow a key prefix such as `transformer.resblocks.`."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    return len({match[1] for name in shapes if (match := pattern.match(name))})
+
+
+def infer_clip_config(
+    shapes: Shapes, prefix: str = "", what: str = "state dict", **given: Any
+) -> ClipConfig:
+    """Sizes of both towers from OpenAI-style names and shapes.
+
+    prefix: what stands before CLIP's keys. given: what shapes do not tell (activation,
+    vision_heads, text_heads, layer_norm_eps, end_of_text_id). Heads default to width / 64.
+    Raises ValueError for a ResNet, another architecture, or missing names.
+    """
+    _refuse_other_towers(shapes, prefix, what)
+    width, _, _, patch = _shape(shapes, f"{prefix}visual.conv1.weight", 4, what)
+    positions, _ = _shape(shapes, f"{prefix}visual.positional_embedding", 2, what)
+    text_width, embed_dim = _shape(shapes, f"{prefix}text_projection", 2, what)
+    context_length, _ = _shape(shapes, f"{prefix}positional_embedding", 2, what)
+    vocab_size, _ = _shape(shapes, f"{prefix}token_embedding.weight", 2, what)
+    three_d = f"{prefix}visual.conv2.weight" in shapes
+    config = clip_config(
+        embed_dim=embed_dim,
+        image_resolution=patch * round((positions - 1) ** 0.5),
+        patch_size=patch,
+        vision_width=width,
+        vision_layers=count_layers(shapes, f"{prefix}visual.transformer.resblocks."),
+        text_width=text_width,
+        text_layers=count_layers(shapes, f"{prefix}transformer.resblocks."),
+        context_length=context_length,
+        vocab_size=vocab_size,
+        vision_heads=given.get("vision_heads"),
+        text_heads=given.get("text_heads"),
+        activation=given.get("activation") or "quick_gelu",
+        linear_patch="3d" if three_d else "2d",
+    )
+    return with_facts(config, given.get("layer_norm_eps"), given.get("end_of_text_id"))
+
+
+def with_facts(config: ClipConfig, eps: float | None, end_of_text_id: int | None) -> ClipConfig:
+    """The config with a norm epsilon and an end-of-text rule, where they are known."""
+    vision, text = config.vision, config.text
+    if eps is not None:
+        vision = dataclasses.replace(vision, layer_norm_eps=eps)
+        text = dataclasses.replace(text, layer_norm_eps=eps)
+    if end_of_text_id is not None:
+        text = dataclasses.replace(text, end_of_text_id=end_of_text_id)
+    return ClipConfig(vision, text)
+
+
+def told_by_names(recipe: str, shapes: Shapes) -> tuple[dict[str, Any], dict[str, int]]:
+    """What a system's key names say: (options, sizes of the recipe's own modules)."""
+    if recipe != "clip4clip":
+        return {}, {}
+    options: dict[str, Any] = {"linear_patch": "2d", "sim_header": "meanP"}
+    if "clip.visual.conv2.weight" in shapes:
+        options["linear_patch"] = "3d"
+    sizes: dict[str, int] = {}
+    if any(name.startswith("cross.transformer.") for name in shapes):
+        options["sim_header"] = "tightTransf"
+    elif any(name.startswith("lstm_visual.") for name in shapes):
+        options["sim_header"] = "seqLSTM"
+    elif any(name.startswith("transformerClip.") for name in shapes):
+        options["sim_header"] = "seqTransf"
+        sizes["temporal_layers"] = count_layers(shapes, "transformerClip.resblocks.")
+        positions = shapes.get("frame_position_embeddings.weight")
+        if positions:
+            sizes["temporal_positions"] = positions[0]
+    return options, sizes

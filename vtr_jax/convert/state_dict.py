@@ -1,0 +1,73 @@
+"""Retrievers from and to the state dicts of the original programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vtr_jax.convert.names import NAME_TABLES
+from vtr_jax.convert.names.rows import original_from_params, params_from_original
+from vtr_jax.convert.sizes import TOWER_OPTIONS, infer_clip_config, told_by_names
+from vtr_jax.models.recipes import RetrieverConfig, recipe_named
+from vtr_jax.models.retriever import Retriever, abstract_retriever
+
+KEEP_FILE_DTYPE = None
+
+
+def config_of_state_dict(
+    tensors: Mapping[str, Any], recipe: str, what: str = "state dict", **options: Any
+) -> RetrieverConfig:
+    """The description of a retriever whose parameters these are.
+
+    tensors: anything with a shape by original key. options: the recipe's, spelt as the
+    original's flags, and activation, vision_heads, text_heads. Raises ValueError for unknown
+    options, options that the names contradict, and names that no such system has.
+    """
+    shapes = {name: tuple(np.shape(tensor)) for name, tensor in tensors.items()}
+    towers = {name: value for name, value in options.items() if name in TOWER_OPTIONS}
+    own = {name: value for name, value in options.items() if name not in TOWER_OPTIONS}
+    known = recipe_named(recipe)
+    known.complete_options(own)
+    prefix = NAME_TABLES[recipe].clip_prefix
+    if prefix and f"{prefix}visual.proj" not in shapes and "visual.proj" in shapes:
+        raise ValueError(
+            f"{what}: CLIP's own names without {prefix!r}: not a trained {recipe}. To start one "
+            f"from CLIP weights, convert with recipe=clip and train, or use convert_checkpoint"
+        )
+    clip = infer_clip_config(shapes, prefix, what, **towers)
+    told, sizes = told_by_names(recipe, shapes)
+    for name, value in told.items():
+        if name in own and own[name] != value:
+            raise ValueError(
+                f"{what}: option {name}={own[name]} contradicts its names, which say {value}"
+            )
+    return known.config(clip, {**own, **told}, sizes)
+
+
+def retriever_from_state_dict(
+    state_dict: Mapping[str, Any], recipe: str, **options: Any
+) -> Retriever:
+    """A retriever from an original program's state dict.
+
+    state_dict: {original key: array}; sizes come from the shapes. options: as
+    config_of_state_dict. Parameters become float32. Raises one ValueError that lists every
+    missing, unexpected and mis-shaped name.
+    """
+    config = config_of_state_dict(state_dict, recipe, **options)
+    params = params_from_original(
+        state_dict, NAME_TABLES[recipe], abstract_retriever(config).params
+    )
+    return Retriever(jax.tree.map(jnp.asarray, params), {}, config)
+
+
+def to_state_dict(retriever_or_gradients: Retriever) -> dict[str, np.ndarray]:
+    """{original key: array} of a retriever, or of the gradients that jax.grad gave of one.
+
+    Keys that the original keeps but never uses are there too (as zero gradients).
+    """
+    table = NAME_TABLES[retriever_or_gradients.config.recipe]
+    return original_from_params(jax.device_get(retriever_or_gradients.params), table)

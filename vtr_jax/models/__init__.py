@@ -1,0 +1,1 @@
+"""Towers, frame aggregation, interactions, and the retriever that joins them."""

@@ -1,0 +1,66 @@
+"""Frame aggregation: relating the frames of one clip in time, [B,F,D] to [B,F,D]."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.transformer import Transformer, bert_block_init, key_mask_bias
+
+HEAD_LAYER_NORM_EPS = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalConfig:
+    """Sizes of a temporal Transformer: positions is the longest clip in frames."""
+
+    width: int
+    layers: int
+    heads: int
+    positions: int
+
+
+class TemporalTransformer(nnx.Module):
+    """seqTransf: a Transformer over frame vectors, added to them.
+
+    Source: CLIP4Clip, also in DRL, BackBone_tvr and EMCL-Net. LayerNorm eps is 1e-12 although
+    the blocks start as copies of CLIP's, and there is no final norm.
+    """
+
+    def __init__(self, config: TemporalConfig, runtime: Runtime, *, rngs: nnx.Rngs) -> None:
+        self.dtype = runtime.dtype
+        self.positions = config.positions
+        self.position_embedding = nnx.Param(
+            nnx.initializers.normal(0.02)(rngs.params(), (config.positions, config.width))
+        )
+        self.transformer = Transformer(
+            config.width,
+            config.layers,
+            config.heads,
+            eps=HEAD_LAYER_NORM_EPS,
+            init=bert_block_init(),
+            runtime=runtime,
+            rngs=rngs,
+        )
+
+    def transformed(self, frames_bfd: Array, frame_mask_bf: Array) -> Array:
+        """The Transformer's output before it is added to its input; float32 [B,F,D].
+
+        Raises ValueError if there are more frames than position embeddings.
+        """
+        frames = frames_bfd.shape[1]
+        if frames > self.positions:
+            raise ValueError(
+                f"{frames} frames a clip, but the temporal Transformer has {self.positions} "
+                f"positions; use max_frames of at most {self.positions}"
+            )
+        x = frames_bfd.astype(self.dtype) + self.position_embedding[...][:frames].astype(self.dtype)
+        return self.transformer(x, bias=key_mask_bias(frame_mask_bf)).astype(jnp.float32)
+
+    def __call__(self, frames_bfd: Array, frame_mask_bf: Array) -> Array:
+        """Frame vectors that have seen each other, float32 [B,F,D]."""
+        return self.transformed(frames_bfd, frame_mask_bf) + frames_bfd

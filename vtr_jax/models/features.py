@@ -1,0 +1,73 @@
+"""What the towers hand to interactions, and the checks on what is handed to the towers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+from jax import Array
+from jax.typing import ArrayLike
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TextFeatures:
+    """Encoded captions, float32, not normalised.
+
+    sentence [B,D]: the end-of-text token. tokens [B,L,W]: every token, as the interaction
+    reads it. mask [B,L]: 1 on real tokens.
+    """
+
+    sentence: Array
+    tokens: Array
+    mask: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VideoFeatures:
+    """Encoded video clips, float32, not normalised.
+
+    frames [B,F,D]: the tower's vector of each frame. temporal [B,F,D]: after frame
+    aggregation (the same as frames where there is none). pooled [B,D] or None: one vector a
+    clip from towers that give one. patches [B,F,P,D] or None. mask [B,F]: 1 on real frames.
+    """
+
+    frames: Array
+    temporal: Array
+    pooled: Array | None
+    patches: Array | None
+    mask: Array
+
+
+def check_tokens(token_ids: ArrayLike, token_mask: ArrayLike, context_length: int) -> None:
+    """Refuse token arrays the text tower cannot read; raises ValueError naming the shapes."""
+    ids_shape, mask_shape = jax.numpy.shape(token_ids), jax.numpy.shape(token_mask)
+    if len(ids_shape) != 2:
+        raise ValueError(f"token_ids: expected [batch, tokens], got shape {ids_shape}")
+    if mask_shape != ids_shape:
+        raise ValueError(f"token_mask: expected the shape of token_ids {ids_shape}, got {mask_shape}")
+    if ids_shape[1] > context_length:
+        raise ValueError(
+            f"token_ids: {ids_shape[1]} tokens a caption, but this text tower has "
+            f"{context_length} positions; tokenize with max_words={context_length} or less"
+        )
+
+
+def check_frames(frames: Array, frame_mask: ArrayLike, resolution: int) -> None:
+    """Refuse frames the vision tower cannot read; raises ValueError naming the shapes."""
+    expected = f"[batch, frames, {resolution}, {resolution}, 3]"
+    if frames.ndim != 5 or frames.shape[2:] != (resolution, resolution, 3):
+        hint = "; one clip needs a batch axis: frames[None]" if frames.ndim == 4 else ""
+        raise ValueError(f"frames: expected {expected}, got shape {frames.shape}{hint}")
+    if frames.dtype != jax.numpy.uint8 and not jax.numpy.issubdtype(
+        frames.dtype, jax.numpy.floating
+    ):
+        raise ValueError(
+            f"frames: expected uint8 pixels or normalised floats, got dtype {frames.dtype}"
+        )
+    mask_shape = jax.numpy.shape(frame_mask)
+    if mask_shape != frames.shape[:2]:
+        raise ValueError(
+            f"frame_mask: expected [batch, frames] = {frames.shape[:2]}, got {mask_shape}"
+        )

@@ -1,0 +1,1 @@
+"""How a text meets a video: one file a similarity head."""

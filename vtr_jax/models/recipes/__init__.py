@@ -1,0 +1,19 @@
+"""What makes each system itself: options, extra modules, scores. One file a recipe."""
+
+from __future__ import annotations
+
+from vtr_jax.models.recipes.clip import CLIP
+from vtr_jax.models.recipes.clip4clip import CLIP4CLIP
+from vtr_jax.models.recipes.recipe import Recipe, RetrieverConfig
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLIP, CLIP4CLIP)}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name; raises ValueError listing the known ones."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]
+
+
+__all__ = ["RECIPES", "Recipe", "RetrieverConfig", "recipe_named"]
