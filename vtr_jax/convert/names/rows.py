@@ -68,7 +68,9 @@ def block_rows(original: str, ours: str) -> tuple[Row, ...]:
         ("ln_2.weight", "ln_2/scale", ()),
         ("ln_2.bias", "ln_2/bias", ()),
     )
-    return tuple(Row(f"{original}.{theirs}", f"{ours}/{path}", axes) for theirs, path, axes in parts)
+    return tuple(
+        Row(f"{original}.{theirs}", f"{ours}/{path}", axes) for theirs, path, axes in parts
+    )
 
 
 def leaf_at(params: Params, path: str) -> Any | None:
@@ -118,7 +120,9 @@ def _read(tensor: Any, dtype: np.dtype | None) -> np.ndarray:
 def _list_some(title: str, lines: list[str]) -> list[str]:
     shown = lines[:20]
     more = [f"    ... and {len(lines) - 20} more"] if len(lines) > 20 else []
-    return [f"  {title} ({len(lines)}):", *(f"    {line}" for line in shown), *more] if lines else []
+    return (
+        [f"  {title} ({len(lines)}):", *(f"    {line}" for line in shown), *more] if lines else []
+    )
 
 
 def check_names(tensors: Mapping[str, Any], table: NameTable, abstract: Params, what: str) -> None:
@@ -149,7 +153,9 @@ def check_names(tensors: Mapping[str, Any], table: NameTable, abstract: Params, 
         + _list_some("wrong shape", misshaped)
     )
     if problems:
-        raise ValueError("\n".join([f"{what}: the names do not fit; nothing was loaded", *problems]))
+        raise ValueError(
+            "\n".join([f"{what}: the names do not fit; nothing was loaded", *problems])
+        )
 
 
 def params_from_original(
@@ -170,7 +176,7 @@ def params_from_original(
     for row, leaf in applicable_rows(table, abstract):
         arrays = [_read(tensors[key], dtype) for key in original_keys(row, leaf)]
         arrays = [array.transpose(row.axes) if row.axes else array for array in arrays]
-        value = np.stack(arrays) if row.stacked else np.ascontiguousarray(arrays[0])
+        value = np.stack(arrays) if row.stacked else np.asarray(arrays[0], order="C")
         set_leaf(params, row.ours, value)
     return params
 

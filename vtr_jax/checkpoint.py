@@ -1,0 +1,267 @@
+"""The retriever directory: weights that Orbax wrote, and the JSON that gives them meaning.
+
+    DIR/retriever.json     recipe, sizes, options, where the weights come from, versions
+    DIR/weights/           converted or exported weights, or
+    DIR/checkpoints/STEP/  what training saved; the best by validation is the one that counts
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vtr_jax import __version__
+from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
+from vtr_jax.models.module_spec import Params
+from vtr_jax.models.recipes import RetrieverConfig, recipe_named
+from vtr_jax.models.retriever import Retriever, abstract_retriever
+from vtr_jax.models.runtime import Runtime
+from vtr_jax.sharding import make_mesh, shardings
+
+FORMAT_VERSION = 1
+DESCRIPTION_FILE = "retriever.json"
+WEIGHTS_FOLDER = "weights"
+CHECKPOINTS_FOLDER = "checkpoints"
+RETRIEVER_ITEM = "retriever"
+CHECKPOINT_METRICS = "metrics"
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of the packages that decide a number."""
+    import importlib.metadata
+
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {"vtr_jax": __version__, **{name: importlib.metadata.version(name) for name in names}}
+
+
+def config_to_json(config: RetrieverConfig) -> dict[str, Any]:
+    """A RetrieverConfig as plain JSON values."""
+    return {
+        "recipe": config.recipe,
+        "vision": dataclasses.asdict(config.clip.vision),
+        "text": dataclasses.asdict(config.clip.text),
+        "options": dict(config.options),
+        "sizes": dict(config.sizes),
+    }
+
+
+def config_from_json(values: Mapping[str, Any]) -> RetrieverConfig:
+    """The RetrieverConfig that config_to_json wrote; raises ValueError for unknown fields."""
+    try:
+        clip = ClipConfig(VisionConfig(**values["vision"]), TextConfig(**values["text"]))
+        return recipe_named(values["recipe"]).config(clip, values["options"], values["sizes"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the description of the retriever cannot be read: {error}") from error
+
+
+def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of DIR/retriever.json.
+
+    Raises FileNotFoundError where there is none, ValueError for a file that is damaged or was
+    written by a newer version.
+    """
+    path = Path(directory) / DESCRIPTION_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory}: not a retriever directory (no {DESCRIPTION_FILE}); make one with "
+            "`vtr convert` or `vtr train`"
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged, expected JSON with format_version ({error})") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format version {version}, this vtr_jax reads up to {FORMAT_VERSION}; "
+            "upgrade vtr_jax"
+        )
+    return description
+
+
+def write_description(
+    directory: Path, config: RetrieverConfig, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write DIR/retriever.json in one step; facts are added to it as they are."""
+    description = {
+        "format_version": FORMAT_VERSION,
+        "retriever": config_to_json(config),
+        "versions": software_versions(),
+        **(facts or {}),
+    }
+    text = json.dumps(description, indent=2) + "\n"
+    partial = directory / f".{DESCRIPTION_FILE}.{os.getpid()}"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(directory / DESCRIPTION_FILE)
+
+
+def check_new_directory(directory: str | os.PathLike[str]) -> Path:
+    """The directory as a path, refused with FileExistsError if there is anything in it."""
+    path = Path(directory)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists already; choose another directory or remove it")
+    return path
+
+
+def write_retriever(
+    directory: str | os.PathLike[str],
+    config: RetrieverConfig,
+    params: Params,
+    state: Params | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a retriever directory; it appears complete or not at all.
+
+    params: nested dict of arrays in any float dtype (kept on disk, float32 when loaded).
+    Raises FileExistsError if the directory holds anything.
+    """
+    import orbax.checkpoint as ocp
+
+    target = check_new_directory(directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = {"params": params, "state": state or {}}
+            checkpointer.save((partial / WEIGHTS_FOLDER).absolute(), tree)
+        write_description(partial, config, facts)
+        if target.exists():
+            target.rmdir()
+        partial.replace(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _checkpoint_steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if entry.name.isdigit() and (entry / RETRIEVER_ITEM).is_dir()
+    )
+
+
+def _metric_of(folder: Path, step: int, metric: str) -> float | None:
+    path = folder / str(step) / CHECKPOINT_METRICS / "metrics"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get(metric)
+
+
+def best_checkpoint_step(directory: Path, metric: str | None) -> int | None:
+    """The step of the checkpoint with the highest metric (the later of equals), else the last.
+
+    None where the directory holds no checkpoint.
+    """
+    folder = directory / CHECKPOINTS_FOLDER
+    steps = _checkpoint_steps(folder)
+    if not steps:
+        return None
+    scored = [
+        (value, step)
+        for step in steps
+        if metric and (value := _metric_of(folder, step, metric)) is not None
+    ]
+    return max(scored)[1] if scored else steps[-1]
+
+
+def weights_folder(directory: str | os.PathLike[str], step: int | None = None) -> Path:
+    """Where the weights of a retriever directory lie.
+
+    step: which checkpoint of a training run; None for the best one. Raises FileNotFoundError
+    naming what there is instead.
+    """
+    path = Path(directory)
+    if step is None and (path / WEIGHTS_FOLDER).is_dir():
+        return path / WEIGHTS_FOLDER
+    steps = _checkpoint_steps(path / CHECKPOINTS_FOLDER)
+    if step is None:
+        selection = read_description(path).get("selection") or {}
+        step = best_checkpoint_step(path, selection.get("metric"))
+    if step is None or step not in steps:
+        raise FileNotFoundError(
+            f"{path}: no weights{f' of step {step}' if step is not None else ''}; "
+            f"checkpoints there: {steps or 'none'}"
+        )
+    return path / CHECKPOINTS_FOLDER / str(step) / RETRIEVER_ITEM
+
+
+def _shapes_by_path(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"missing: {name}" for name in wanted if name not in stored)
+    yield from (f"unexpected: {name}" for name in stored if name not in wanted)
+    for name in wanted:
+        if name in stored and stored[name] != wanted[name]:
+            yield f"wrong shape: {name}: expected {wanted[name]}, found {stored[name]}"
+
+
+def restore_tree(folder: Path, target: Any) -> Any:
+    """The tree saved in a folder, checked leaf by leaf against a target.
+
+    target: tree of ShapeDtypeStruct with shardings; dtypes are converted to it. Raises
+    ValueError listing every missing, unexpected and mis-shaped array, or saying that files
+    are damaged.
+    """
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            stored = checkpointer.metadata(folder.absolute()).item_metadata
+            differences = list(_differences(_shapes_by_path(stored.tree), _shapes_by_path(target)))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder}: the saved arrays cannot be read: {error}") from error
+        if differences:
+            raise ValueError("\n  ".join([f"{folder}: does not fit its description", *differences]))
+        try:
+            return checkpointer.restore(folder.absolute(), target)
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+            raise ValueError(f"{folder}: the saved arrays are damaged: {error}") from error
+
+
+def load_retriever(
+    directory: str | os.PathLike[str],
+    mesh: Mesh | None = None,
+    *,
+    compute_dtype: str = "float32",
+    step: int | None = None,
+) -> Retriever:
+    """Load a retriever directory that convert or train wrote.
+
+    mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
+    parameters are float32 either way. step: which checkpoint of a training run, None for the
+    best. Raises FileNotFoundError or ValueError naming what is missing or does not fit.
+    """
+    path = Path(directory)
+    description = read_description(path)
+    config = config_from_json(description["retriever"])
+    abstract = abstract_retriever(config)
+    tree = {"params": abstract.params, "state": abstract.state}
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=sharding),
+        tree,
+        shardings(tree, mesh or make_mesh()),
+    )
+    restored = restore_tree(weights_folder(path, step), target)
+    return Retriever(
+        restored["params"], restored.get("state", {}), config, Runtime(compute_dtype)
+    )

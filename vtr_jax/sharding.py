@@ -1,0 +1,110 @@
+"""The mesh, and the one table that places every parameter on it.
+
+Moments, averages and other copies of parameters lie where the parameter lies: rules are matched
+on the end of a path, so `opt_state/mu/visual/...` finds the rule of `visual/...`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# First match wins. Stacked layers have a leading axis that is never split.
+PLACEMENT: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"blocks/attn/qkv/kernel", PartitionSpec(None, "fsdp", "tensor")),
+    (r"blocks/attn/qkv/bias", PartitionSpec(None, "tensor")),
+    (r"blocks/attn/out/kernel", PartitionSpec(None, "tensor", "fsdp")),
+    (r"blocks/mlp/fc/kernel", PartitionSpec(None, "fsdp", "tensor")),
+    (r"blocks/mlp/fc/bias", PartitionSpec(None, "tensor")),
+    (r"blocks/mlp/proj/kernel", PartitionSpec(None, "tensor", "fsdp")),
+    (r"token_embedding/embedding", PartitionSpec("fsdp", None)),
+    (r"(visual|text)/projection", PartitionSpec("fsdp", None)),
+    (r".*", PartitionSpec()),
+)
+
+
+def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
+    """A mesh over all devices with the axes data, fsdp, tensor.
+
+    sizes: axis name to size, -1 (at most once) for what is left; data defaults to -1, the others
+    to 1. Raises ValueError with the numbers if the sizes do not use every device.
+    """
+    wanted = {"data": -1, "fsdp": 1, "tensor": 1, **(sizes or {})}
+    unknown = [name for name in wanted if name not in AXES]
+    if unknown:
+        raise ValueError(f"mesh: unknown axes {unknown}, expected {', '.join(AXES)}")
+    devices = jax.device_count()
+    fixed = 1
+    for size in wanted.values():
+        fixed *= size if size > 0 else 1
+    open_axes = [name for name, size in wanted.items() if size == -1]
+    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in wanted.values()):
+        raise ValueError(f"mesh: sizes must be positive, with -1 at most once; got {wanted}")
+    if open_axes and devices % fixed == 0:
+        wanted[open_axes[0]] = devices // fixed
+        fixed = devices
+    if fixed != devices:
+        text = ", ".join(f"{name}={size}" for name, size in wanted.items())
+        raise ValueError(
+            f"mesh: {text} does not use {devices} devices exactly; "
+            f"data=-1,fsdp=1,tensor=1 always does"
+        )
+    shape = tuple(wanted[name] for name in AXES)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def placement(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Where the array at a slash-separated path lies: the first rule that fits its end.
+
+    An axis that its mesh axis does not divide is left whole.
+    """
+    spec = next(spec for rule, spec in PLACEMENT if re.search(rf"(^|/)(?:{rule})$", path))
+    if len(spec) > len(shape):
+        return NamedSharding(mesh, PartitionSpec())
+    fitting = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(spec, shape, strict=False)
+    ]
+    return NamedSharding(mesh, PartitionSpec(*fitting))
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """The placement of every leaf of a (possibly abstract) tree, as a tree of NamedSharding."""
+
+    def of_leaf(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return placement(name, tuple(leaf.shape), mesh)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Where batches lie: their first axis split over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def check_batch_divides(batch_size: int, mesh: Mesh) -> None:
+    """Raise ValueError if a global batch cannot be split over the mesh, with the nearest sizes."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % parts:
+        lower, upper = batch_size // parts * parts, -(-batch_size // parts) * parts
+        near = f"{lower} or {upper}" if lower else f"{upper}"
+        raise ValueError(
+            f"batch_size {batch_size} is not divisible by data x fsdp = {parts}; nearest: {near}"
+        )
+
+
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's slice of a batch as global arrays, split over data and fsdp."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
