@@ -22,6 +22,11 @@ def _refuse_other_towers(shapes: Shapes, prefix: str, what: str) -> None:
             f"{what}: a ResNet image tower (visual.layer1.*); only Vision Transformers "
             "(ViT-B/32, ViT-B/16, ViT-L/14, ...) can be converted"
         )
+    if not prefix and "clip.visual.proj" in shapes:
+        raise ValueError(
+            f"{what}: CLIP lies under 'clip.' beside other parameters, so this is a trained "
+            "retriever; name its recipe (--recipe=clip4clip)"
+        )
     raise ValueError(
         f"{what}: not a CLIP with a Vision Transformer: no {prefix}visual.proj among its "
         f"{len(shapes)} names (first: {', '.join(list(shapes)[:4]) or 'none'})"

@@ -191,7 +191,8 @@ class PatchEmbedding3d(nnx.Module):
         kernel = kernel.reshape(3, -1, kernel.shape[-1])
         frames = patches_bfpk.shape[1]
         padded = jnp.pad(patches_bfpk.astype(self.dtype), ((0, 0), (1, 1), (0, 0), (0, 0)))
-        return sum(padded[:, tap : tap + frames] @ kernel[tap] for tap in range(3))
+        before, same, after = (padded[:, tap : tap + frames] @ kernel[tap] for tap in range(3))
+        return before + same + after
 
 
 def cut_patches(frames_bfhwc: Array, patch: int) -> Array:

@@ -46,7 +46,9 @@ def check_tokens(token_ids: ArrayLike, token_mask: ArrayLike, context_length: in
     if len(ids_shape) != 2:
         raise ValueError(f"token_ids: expected [batch, tokens], got shape {ids_shape}")
     if mask_shape != ids_shape:
-        raise ValueError(f"token_mask: expected the shape of token_ids {ids_shape}, got {mask_shape}")
+        raise ValueError(
+            f"token_mask: expected the shape of token_ids {ids_shape}, got {mask_shape}"
+        )
     if ids_shape[1] > context_length:
         raise ValueError(
             f"token_ids: {ids_shape[1]} tokens a caption, but this text tower has "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ class ModuleSpec:
     two retrievers with the same tower share one compilation.
     """
 
-    kind: type[nnx.Module]
+    kind: Callable[..., nnx.Module]
     config: Any
     runtime: Runtime
 

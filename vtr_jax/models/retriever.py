@@ -1,9 +1,9 @@
 """A retriever: two towers, frame aggregation and an interaction, as one pytree of parameters.
 
-    retriever = vtr_jax.load_retriever("DIR")
-    text = retriever.encode_text(*vtr_jax.tokenize(["a cat jumps"]))
-    video = retriever.encode_video(frames, frame_mask)
-    logits_tv = retriever.similarity(text, video)
+retriever = vtr_jax.load_retriever("DIR")
+text = retriever.encode_text(*vtr_jax.tokenize(["a cat jumps"]))
+video = retriever.encode_video(frames, frame_mask)
+logits_tv = retriever.similarity(text, video)
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class Retriever:
 
     @property
     def _own_params(self) -> Params:
-        return {name: value for name, value in self.params.items() if name not in ("visual", "text")}
+        return {
+            name: value for name, value in self.params.items() if name not in ("visual", "text")
+        }
 
 
 def component_specs(config: RetrieverConfig, runtime: Runtime) -> dict[str, ModuleSpec]:
@@ -121,7 +123,9 @@ def component_specs(config: RetrieverConfig, runtime: Runtime) -> dict[str, Modu
     }
 
 
-def init_retriever(config: RetrieverConfig, key: Array, runtime: Runtime | None = None) -> Retriever:
+def init_retriever(
+    config: RetrieverConfig, key: Array, runtime: Runtime | None = None
+) -> Retriever:
     """A retriever with freshly drawn parameters; the same key gives the same ones."""
     runtime = runtime or Runtime()
     specs = component_specs(config, runtime)

@@ -60,9 +60,7 @@ def clip_block_init(width: int, layers: int) -> BlockInit:
 def bert_block_init() -> BlockInit:
     """The scheme of the retrieval heads: normal(0.02), query/key/value Xavier-uniform."""
     normal = nnx.initializers.normal(0.02)
-    return BlockInit(
-        qkv=nnx.initializers.xavier_uniform(), out=normal, fc=normal, proj=normal
-    )
+    return BlockInit(qkv=nnx.initializers.xavier_uniform(), out=normal, fc=normal, proj=normal)
 
 
 def key_mask_bias(mask_bl: Array) -> Array:
@@ -159,7 +157,9 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: expected one of {sorted(ACTIVATIONS)}, got {activation!r}")
+            raise ValueError(
+                f"activation: expected one of {sorted(ACTIVATIONS)}, got {activation!r}"
+            )
         if layers < 1:
             raise ValueError(f"a Transformer needs at least one layer, got {layers}")
         self.layers = layers
@@ -189,9 +189,7 @@ class Transformer(nnx.Module):
             body = jax.checkpoint(body, prevent_cse=False)
         return jax.lax.scan(body, x_blw, self.blocks)
 
-    def __call__(
-        self, x_blw: Array, bias: Array | None = None, is_causal: bool = False
-    ) -> Array:
+    def __call__(self, x_blw: Array, bias: Array | None = None, is_causal: bool = False) -> Array:
         """All blocks in order.
 
         x_blw: [B,L,W] in the compute dtype. bias: added to attention scores, broadcastable to

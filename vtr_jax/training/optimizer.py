@@ -29,6 +29,13 @@ class Group:
 GroupOf = Callable[[str], Group]
 
 
+class _TensorUpdate(NamedTuple):
+    update: Any
+    count: Any
+    mu: Any
+    nu: Any
+
+
 class BertAdamState(NamedTuple):
     """Updates so far and both moments, tensor by tensor."""
 
@@ -109,16 +116,19 @@ def bert_adam(
             nu=jax.tree.map(jnp.zeros_like, params),
         )
 
-    def update_tensor(path: Any, g: Any, p: Array, count: Array, mu: Array, nu: Array) -> tuple:
+    def update_tensor(
+        path: Any, g: Any, p: Array, count: Array, mu: Array, nu: Array
+    ) -> _TensorUpdate:
         if g is None:
-            return None, count, mu, nu
+            return _TensorUpdate(None, count, mu, nu)
         name = path_name(path)
         group = group_of(name)
         g = g * jnp.minimum(1.0, max_grad_norm / (_tensor_norm(name, g) + 1e-6))
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * jnp.square(g)
         direction = mu / (jnp.sqrt(nu) + eps) + group.weight_decay * p
-        return -group.learning_rate * schedule(count) * direction, count + 1, mu, nu
+        rate = group.learning_rate * schedule(count)
+        return _TensorUpdate(-rate * direction, count + 1, mu, nu)
 
     def update(gradients: Any, state: BertAdamState, params: Any = None) -> tuple[Any, Any]:
         if params is None:
@@ -126,11 +136,15 @@ def bert_adam(
         results = jax.tree_util.tree_map_with_path(
             update_tensor, gradients, params, *state, is_leaf=lambda g: g is None
         )
-        is_result = lambda r: isinstance(r, tuple)  # noqa: E731
-        updates, count, mu, nu = (
-            jax.tree.map(lambda r, i=i: r[i], results, is_leaf=is_result) for i in range(4)
-        )
-        return updates, BertAdamState(count, mu, nu)
+
+        def part(name: str) -> Any:
+            return jax.tree.map(
+                lambda result: getattr(result, name),
+                results,
+                is_leaf=lambda node: isinstance(node, _TensorUpdate),
+            )
+
+        return part("update"), BertAdamState(part("count"), part("mu"), part("nu"))
 
     return optax.GradientTransformation(init, update)
 

@@ -54,9 +54,7 @@ def parameter_groups(
     return group_of
 
 
-def trainable_layers(
-    path: str, layers: int | None, freeze_layer_num: int
-) -> bool | np.ndarray:
+def trainable_layers(path: str, layers: int | None, freeze_layer_num: int) -> bool | np.ndarray:
     """Whether the parameter at a path is trained; a bool a layer where it is stacked.
 
     freeze_layer_num: -1 freezes nothing; n >= 0 freezes embeddings, stems and the first n

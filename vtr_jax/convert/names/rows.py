@@ -112,9 +112,23 @@ def applicable_rows(table: NameTable, params: Params) -> Iterator[tuple[Row, Any
             yield row, leaf
 
 
-def _read(tensor: Any, dtype: np.dtype | None) -> np.ndarray:
+def _read(tensor: Any, axes: tuple[int, ...]) -> np.ndarray:
     array = tensor.read() if hasattr(tensor, "read") else np.asarray(tensor)
-    return array if dtype is None else array.astype(dtype)
+    return array.transpose(axes) if axes else array
+
+
+def _read_row(
+    row: Row, leaf: Any, tensors: Mapping[str, Any], dtype: np.dtype | None
+) -> np.ndarray:
+    """One of our arrays, filled layer by layer so that it is in memory once."""
+    keys = original_keys(row, leaf)
+    stored = {np.dtype(tensors[key].dtype) for key in keys}
+    dtype = dtype or (stored.pop() if len(stored) == 1 else np.dtype(np.float32))
+    filled = np.empty(leaf.shape, dtype)
+    layers = list(filled) if row.stacked else [filled]
+    for layer, key in zip(layers, keys, strict=True):
+        layer[...] = _read(tensors[key], row.axes)
+    return filled
 
 
 def _list_some(title: str, lines: list[str]) -> list[str]:
@@ -168,16 +182,13 @@ def params_from_original(
 ) -> Params:
     """Nested params from a state dict {original key: array or lazy tensor}.
 
-    abstract: the params to fill, as shapes. dtype None keeps the file's (the widest of a
-    stack). One stacked parameter is in memory twice at most. Raises ValueError as check_names.
+    abstract: the params to fill, as shapes. dtype None keeps the file's (float32 for a stack
+    of several). Tensors are read one at a time. Raises ValueError as check_names.
     """
     check_names(tensors, table, abstract, what)
     params: Params = {}
     for row, leaf in applicable_rows(table, abstract):
-        arrays = [_read(tensors[key], dtype) for key in original_keys(row, leaf)]
-        arrays = [array.transpose(row.axes) if row.axes else array for array in arrays]
-        value = np.stack(arrays) if row.stacked else np.asarray(arrays[0], order="C")
-        set_leaf(params, row.ours, value)
+        set_leaf(params, row.ours, _read_row(row, leaf, tensors, dtype))
     return params
 
 

@@ -1,6 +1,6 @@
 """Cosine of the sentence and the mean frame (CLIP4Clip's loose heads, zero-shot CLIP).
 
-    v = normalise(mean over real frames of normalise(f)),  logit = exp(s) * normalise(t) . v
+v = normalise(mean over real frames of normalise(f)),  logit = exp(s) * normalise(t) . v
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from vtr_jax.models.interactions.mean_pooling import mean_pooling_logits
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes.recipe import OptionValue, Recipe, RetrieverConfig
 
+MEAN_POOLING_READS = frozenset({"sentence", "temporal"})
+
 
 def _check(clip: ClipConfig, options: Mapping[str, OptionValue]) -> None:
     if clip.vision.linear_patch != "2d":
@@ -57,5 +59,6 @@ CLIP = Recipe(
     aggregate=lambda config, modules, frames_bfd, mask_bf: frames_bfd,
     scores=mean_pooling_scores,
     loss=mean_pooling_loss,
+    reads=MEAN_POOLING_READS,
     keeps_patches=True,
 )

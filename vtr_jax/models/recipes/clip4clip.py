@@ -10,7 +10,11 @@ from jax import Array
 from vtr_jax.models.aggregation import TemporalConfig, TemporalTransformer
 from vtr_jax.models.clip import HEAD_WIDTH, ClipConfig
 from vtr_jax.models.module_spec import ModuleSpec
-from vtr_jax.models.recipes.clip import mean_pooling_loss, mean_pooling_scores
+from vtr_jax.models.recipes.clip import (
+    MEAN_POOLING_READS,
+    mean_pooling_loss,
+    mean_pooling_scores,
+)
 from vtr_jax.models.recipes.recipe import OptionValue, Recipe, RetrieverConfig
 from vtr_jax.models.runtime import Runtime
 
@@ -77,5 +81,6 @@ CLIP4CLIP = Recipe(
     aggregate=_aggregate,
     scores=mean_pooling_scores,
     loss=mean_pooling_loss,
+    reads=MEAN_POOLING_READS,
     unused=_unused,
 )

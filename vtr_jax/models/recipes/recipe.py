@@ -10,7 +10,6 @@ from typing import Any
 from jax import Array
 
 from vtr_jax.models.clip import ClipConfig
-from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.module_spec import ModuleSpec, Params
 from vtr_jax.models.runtime import Runtime
 
@@ -48,7 +47,9 @@ class Recipe:
     aggregate(config, modules, frames_bfd, mask_bf): frame aggregation. scores(config, modules,
     params, text, video, train): named score matrices; "logits_tv" is what it ranks by.
     loss(config, modules, params, text, video): loss and terms. check(clip, options): raises
-    ValueError for what is undefined.
+    ValueError for what is undefined. reads: the features that similarity reads besides the
+    masks; an evaluation keeps no others. keeps_patches: encode_video gives patches. unused:
+    paths of parameters that the original keeps but never reads.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Recipe:
     aggregate: Callable[[RetrieverConfig, dict[str, Any], Array, Array], Array]
     scores: Callable[..., dict[str, Array]]
     loss: Callable[..., tuple[Array, dict[str, Array]]]
+    reads: frozenset[str]
     keeps_patches: bool = False
     unused: Callable[[RetrieverConfig], tuple[str, ...]] = lambda config: ()
 
@@ -92,6 +94,3 @@ class Recipe:
 def bind_modules(specs: Mapping[str, ModuleSpec], params: Params) -> dict[str, Any]:
     """The recipe's modules with their parameters, ready to be called."""
     return {name: spec.bind(params[name]) for name, spec in specs.items()}
-
-
-ScoreInputs = tuple[TextFeatures, VideoFeatures]

@@ -1,0 +1,54 @@
+"""The demo: a small CLIP4Clip trained from scratch on moving shapes, in minutes on two cores.
+
+    bash scripts/demo.sh
+
+The variant is the head, meanP or seqTransf; `-short` cuts the run to seconds.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from vtr_jax.training.config import default_config
+
+
+def get_config(variant: str = "seqTransf") -> ConfigDict:
+    """The settings of a head; raises ValueError for another one."""
+    head, _, length = variant.partition("-")
+    if head not in ("meanP", "seqTransf") or length not in ("", "short"):
+        raise ValueError(f"variant {variant!r}: expected meanP or seqTransf, or one with -short")
+    config = default_config()
+    config.options = ConfigDict({"sim_header": head, "linear_patch": "2d"})
+    config.sizes = ConfigDict({"temporal_layers": 2} if head == "seqTransf" else {})
+    config.clip.update(
+        embed_dim=128,
+        image_resolution=64,
+        patch_size=16,
+        vision_width=128,
+        vision_layers=3,
+        text_width=128,
+        text_layers=2,
+        context_length=32,
+    )
+    config.seed = 0
+    config.batch_size = 60
+    config.epochs = 40
+    config.log_every = 20
+    config.eval_every = 50
+
+    # Nothing is pretrained: one rate for everything, and nothing frozen.
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.coef_lr = 1.0
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.freeze_layer_num = -1
+
+    config.data.max_words = 24
+    config.data.max_frames = 9
+    config.data.caption_mode = "random_caption"
+    config.evaluation.batch_size = 50
+    if length == "short":
+        config.epochs = 1
+        config.eval_every = 5
+        config.log_every = 5
+    return config

@@ -1,0 +1,226 @@
+"""The `vtr` command. Each subcommand says what it needs with `vtr COMMAND --help`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtr_jax import __version__
+
+Options = dict[str, Any]
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """--name=value arguments as a dict; numbers, booleans and None are read as such.
+
+    Raises ValueError for an argument of another form.
+    """
+    options: Options = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals or not name.isidentifier():
+            raise ValueError(f"argument {argument!r}: expected --name=value")
+        try:
+            options[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[name] = text
+    return options
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Convert a PyTorch, OpenAI or Hugging Face checkpoint into a retriever directory."""
+    from vtr_jax.convert.convert_checkpoint import convert_checkpoint
+    from vtr_jax.models.recipes import RECIPES
+
+    parser = _parser(
+        "convert",
+        convert,
+        "--name=value options of the recipe, spelt as the "
+        "original's flags, e.g. --sim_header=seqTransf --activation=gelu",
+    )
+    parser.add_argument("source", help="checkpoint file, or Hugging Face folder")
+    parser.add_argument("directory", help="where to write the retriever directory; must be new")
+    parser.add_argument("--recipe", default="clip", choices=sorted(RECIPES), help="default: clip")
+    known, rest = parser.parse_known_args(arguments)
+    report = convert_checkpoint(known.source, known.directory, known.recipe, **parse_options(rest))
+    print(report)
+    print(f"wrote    {known.directory}")
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="table", help="table (CSV or JSONL) or msrvtt")
+    parser.add_argument("--annotations", required=True, help="annotation file or folder")
+    parser.add_argument("--store", required=True, help="frame store")
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Decode the videos of a data set once, into a frame store."""
+    from vtr_jax.data.annotations import read_split
+    from vtr_jax.data.frame_store.prepare import prepare as prepare_store
+
+    parser = _parser(
+        "prepare", prepare, "--name=value options of the annotation reader, e.g. --train_list=7k"
+    )
+    _add_data_arguments(parser)
+    parser.add_argument("--videos", required=True, help="folder with the video files")
+    parser.add_argument("--splits", default="train,val,test", help="default: train,val,test")
+    parser.add_argument("--framerate", type=int, default=1, help="frames a second (default 1)")
+    parser.add_argument("--resolution", type=int, default=224, help="pixels a side (default 224)")
+    parser.add_argument("--encoding", default="jpeg", choices=("jpeg", "png"))
+    parser.add_argument("--workers", type=int, help="processes; default: one a core")
+    parser.add_argument(
+        "--max_bad_share",
+        type=float,
+        default=0.05,
+        help="fail above this share of unreadable clips (default 0.05)",
+    )
+    known, rest = parser.parse_known_args(arguments)
+    splits = [
+        read_split(known.dataset, known.annotations, name, **parse_options(rest))
+        for name in known.splits.split(",")
+    ]
+    report = prepare_store(
+        splits,
+        known.videos,
+        known.store,
+        framerate=known.framerate,
+        resolution=known.resolution,
+        encoding=known.encoding,
+        workers=known.workers,
+        max_bad_share=known.max_bad_share,
+    )
+    print(report)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a retriever; the same command again resumes it."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", help_string="recipe file, FILE.py or FILE.py:VARIANT", flag_values=values
+    )
+    workdir = flags.DEFINE_string(
+        "workdir", None, "where checkpoints and logs go", flag_values=values
+    )
+    if {"--help", "-h"} & set(arguments):
+        print(
+            f"usage: vtr train --config=FILE.py:VARIANT --workdir=DIR [--config.NAME=VALUE ...]\n\n"
+            f"{train.__doc__}\n\nEvery setting and its default: vtr_jax/training/config.py, or\n"
+            f"the recipe file. Any of them can be set: --config.batch_size=64\n"
+            f"--config.data.store=DIR --config.optimizer.learning_rate=1e-4"
+        )
+        return
+    try:
+        rest = values(["vtr train", *arguments])[1:]
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise ValueError(str(error).strip("\"'")) from error
+    if rest:
+        raise ValueError(f"argument {rest[0]!r}: expected --config.name=value")
+    if config.value is None or not workdir.value:
+        raise ValueError("--config=FILE.py and --workdir=DIR are needed; see vtr train --help")
+
+    from vtr_jax.training.loop import train as run_training
+
+    run_training(config.value, Path(workdir.value))
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Evaluate a retriever on a split: recalls, ranks and the protocol they hold for."""
+    from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
+
+    parser = _parser("evaluate", evaluate, "--name=value options of the annotation reader")
+    parser.add_argument("--checkpoint", required=True, help="retriever directory or workdir")
+    _add_data_arguments(parser)
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--output", help="folder for report.json and report.txt")
+    parser.add_argument("--step", type=int, help="checkpoint of a run; default: the best")
+    trained = "; default: as trained, else {}"
+    parser.add_argument("--max_words", type=int, help="token limit" + trained.format(32))
+    parser.add_argument("--max_frames", type=int, help="frames a clip" + trained.format(12))
+    parser.add_argument(
+        "--slice_framepos",
+        type=int,
+        choices=(0, 1, 2),
+        help="0 head, 1 tail, 2 uniform" + trained.format(2),
+    )
+    parser.add_argument(
+        "--frame_order",
+        type=int,
+        choices=(0, 1, 2),
+        help="0 normal, 1 reversed, 2 shuffled" + trained.format(0),
+    )
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--ties", default="once", help="how ties count; original: as CLIP4Clip")
+    parser.add_argument("--compute_dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument(
+        "--skip_missing",
+        action="store_true",
+        help="leave out clips the store lacks, and say how many",
+    )
+    known, rest = parser.parse_known_args(arguments)
+    print(run_evaluation(EvaluationRequest(**vars(known), reader_options=parse_options(rest))))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "convert": convert,
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+}
+
+
+def _parser(
+    name: str, command: Callable[..., None], epilog: str | None = None
+) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"vtr {name}", description=command.__doc__, epilog=epilog, allow_abbrev=False
+    )
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10}{(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"vtr_jax {__version__}: video-text retrieval",
+            "",
+            "usage: vtr COMMAND ...",
+            "",
+            *lines,
+            "",
+            "vtr COMMAND --help tells what a command needs.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, 0 or not, with one clear last line on error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"vtr_jax {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"vtr: no command {name!r}; expected {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        COMMANDS[name](rest)
+    except KeyboardInterrupt:
+        print(f"vtr {name}: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"vtr {name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

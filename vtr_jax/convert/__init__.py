@@ -1,0 +1,1 @@
+"""Reading checkpoint files of other libraries, without those libraries and without running them."""

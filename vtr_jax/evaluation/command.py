@@ -1,0 +1,97 @@
+"""What `vtr evaluate` does: a retriever directory and a split to a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from vtr_jax.checkpoint import load_retriever, read_description
+from vtr_jax.data.annotations import read_split
+from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.evaluation.evaluate import (
+    EvaluationSettings,
+    evaluate_split,
+    protocol_card,
+    require_resolution,
+)
+from vtr_jax.evaluation.report import format_report, write_report
+from vtr_jax.sharding import make_mesh
+
+TRAINED_SETTINGS = {
+    "max_words": "max_words",
+    "max_frames": "max_frames",
+    "slice_framepos": "slice_framepos",
+    "frame_order": "eval_frame_order",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate on what; None means as trained, or the default."""
+
+    checkpoint: str
+    dataset: str
+    annotations: str
+    store: str
+    split: str = "test"
+    output: str | None = None
+    step: int | None = None
+    max_words: int | None = None
+    max_frames: int | None = None
+    slice_framepos: int | None = None
+    frame_order: int | None = None
+    batch_size: int = 64
+    ties: str = "once"
+    compute_dtype: str = "float32"
+    skip_missing: bool = False
+    reader_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _settings(request: EvaluationRequest) -> EvaluationSettings:
+    run_file = Path(request.checkpoint) / "run.json"
+    trained = json.loads(run_file.read_text())["data"] if run_file.is_file() else {}
+    values = {
+        ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained
+    }
+    given = {
+        name: value for name in TRAINED_SETTINGS if (value := getattr(request, name)) is not None
+    }
+    return EvaluationSettings(
+        **{**values, **given}, batch_size=request.batch_size, ties=request.ties
+    )
+
+
+def run_evaluation(request: EvaluationRequest) -> str:
+    """Evaluate, write the report where asked, and return it as text.
+
+    Raises ValueError or FileNotFoundError before encoding for what does not fit together: no
+    such split, clips missing from the store, frames of another resolution.
+    """
+    mesh = make_mesh()
+    settings = _settings(request)
+    split = read_split(
+        request.dataset, request.annotations, request.split, **request.reader_options
+    )
+    store = FrameStore.open(request.store)
+    skipped: list[str] = []
+    if request.skip_missing:
+        split, skipped = store.covered_part(split)
+    retriever = load_retriever(
+        request.checkpoint, mesh, compute_dtype=request.compute_dtype, step=request.step
+    )
+    require_resolution(store, retriever.config.clip.vision.image_resolution)
+    evaluation = evaluate_split(retriever, store, split, settings, mesh)
+    selection = read_description(request.checkpoint).get("selection") or {}
+    card = protocol_card(
+        retriever,
+        store,
+        split,
+        settings,
+        clips_skipped=len(skipped),
+        selection="none" if request.step is not None else selection.get("rule", "none"),
+    )
+    if request.output:
+        write_report(request.output, card, evaluation.results)
+    return format_report(card, evaluation.results)

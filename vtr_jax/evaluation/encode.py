@@ -1,0 +1,103 @@
+"""Encoding a split batch by batch; features end up in host memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from vtr_jax.models.features import TextFeatures, VideoFeatures
+from vtr_jax.models.retriever import Retriever
+from vtr_jax.sharding import BATCH_AXES, put_batch
+
+Features = TypeVar("Features", TextFeatures, VideoFeatures)
+
+
+def rounded_batch_size(batch_size: int, mesh: Mesh) -> int:
+    """The batch size, rounded up so that it splits evenly over the mesh."""
+    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    return -(-batch_size // parts) * parts
+
+
+def _only_what_is_read(features: Features, reads: frozenset[str]) -> Features:
+    """Features with all but the read fields (and the mask) emptied, so that XLA skips them."""
+    emptied = {
+        field.name: value[:, :0]
+        for field in dataclasses.fields(features)
+        if field.name not in (*reads, "mask")
+        and (value := getattr(features, field.name)) is not None
+    }
+    return dataclasses.replace(features, **emptied)
+
+
+@jax.jit
+def _encode_text(retriever: Retriever, token_ids: Array, token_mask: Array) -> TextFeatures:
+    text = retriever.encode_text(token_ids, token_mask)
+    return _only_what_is_read(text, retriever.recipe.reads)
+
+
+@jax.jit
+def _encode_video(retriever: Retriever, frames: Array, frame_mask: Array) -> VideoFeatures:
+    video = retriever.encode_video(frames, frame_mask)
+    return _only_what_is_read(video, retriever.recipe.reads)
+
+
+def _to_host(features: Features, valid: np.ndarray) -> Features:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[valid], features)
+
+
+def _concatenate(batches: list[Features]) -> Features:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
+
+
+def encode_captions(
+    retriever: Retriever, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+) -> TextFeatures:
+    """Features of all captions, in order, as NumPy arrays.
+
+    batches: dicts of token_ids, token_mask [B,L] and valid [B], False on padding rows. Fields
+    that the recipe's similarity does not read are empty ([T,0,...]).
+    """
+    encoded = []
+    for batch in batches:
+        arrays = put_batch({name: batch[name] for name in ("token_ids", "token_mask")}, mesh)
+        text = _encode_text(retriever, **arrays)
+        encoded.append(_to_host(text, batch["valid"].astype(bool)))
+    return _concatenate(encoded)
+
+
+def encode_clips(
+    retriever: Retriever, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+) -> VideoFeatures:
+    """Features of all video clips, in order, as NumPy arrays.
+
+    batches: dicts of frames [B,F,R,R,3], frame_mask [B,F] and valid [B], False on padding rows.
+    Fields that the recipe's similarity does not read are empty ([V,0,...]). Raises ValueError
+    for a clip without a frame.
+    """
+    encoded = []
+    for batch in batches:
+        valid = batch["valid"].astype(bool)
+        frameless = valid & (batch["frame_mask"].sum(axis=1) == 0)
+        if frameless.any():
+            raise ValueError(f"clips {batch['clip_index'][frameless].tolist()} have no frame")
+        arrays = put_batch({name: batch[name] for name in ("frames", "frame_mask")}, mesh)
+        encoded.append(_to_host(_encode_video(retriever, **arrays), valid))
+    return _concatenate(encoded)
+
+
+def take_rows(features: Any, rows: slice, size: int) -> Any:
+    """Some rows of every array, padded to `size` rows by repeating the first of them."""
+
+    def take(leaf: np.ndarray) -> Array:
+        part = leaf[rows]
+        padding = np.repeat(part[:1], size - len(part), axis=0)
+        return jnp.asarray(np.concatenate([part, padding]))
+
+    return jax.tree.map(take, features)

@@ -1,0 +1,129 @@
+"""Evaluating a retriever on a split: encode, compare tile by tile, rank, describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vtr_jax.data.split import Split
+from vtr_jax.data.text import count_tokens, tokenize
+from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
+from vtr_jax.evaluation.metrics import metrics_of, ranks_of
+from vtr_jax.evaluation.protocol import ProtocolCard, software_versions
+from vtr_jax.evaluation.similarity import SimilarityTiles, count_ranks
+from vtr_jax.models.retriever import Retriever
+
+FRAME_CHOICES = {0: "head", 1: "tail", 2: "uniform"}
+FRAME_ORDERS = {0: "normal order", 1: "reversed", 2: "shuffled"}
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """How a split is read and compared.
+
+    max_words: token limit. max_frames: frames a clip. slice_framepos: 0 head, 1 tail, 2 uniform.
+    frame_order: 0 normal, 1 reversed, 2 shuffled. batch_size: captions or clips encoded at once.
+    tile: texts and videos a side of a similarity tile. ties: a key of TIE_RULES.
+    """
+
+    max_words: int = 32
+    max_frames: int = 12
+    slice_framepos: int = 2
+    frame_order: int = 0
+    batch_size: int = 64
+    tile: int = 256
+    ties: str = "once"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Scores of one evaluation.
+
+    results: {"t2v": {"R@1": ...}, "v2t": ...}. ranks: {"t2v": [T], "v2t": [V]}, 0 = first.
+    tiles: the similarity matrix, to be computed again where wanted.
+    """
+
+    results: dict[str, dict[str, float]]
+    ranks: dict[str, np.ndarray]
+    tiles: SimilarityTiles
+
+
+def retriever_sha256(retriever: Retriever) -> str:
+    """A hash of the parameters and state, in float32, whatever file they came from."""
+    digest = hashlib.sha256()
+    tree = {"params": retriever.params, "state": retriever.state}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        digest.update(jax.tree_util.keystr(path, simple=True, separator="/").encode())
+        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def require_resolution(store: Any, resolution: int) -> None:
+    """Raise ValueError if a store's frames are not of the size the vision tower reads."""
+    stored = store.settings["resolution"]
+    if stored != resolution:
+        raise ValueError(
+            f"the frame store {store.directory} holds frames of {stored} pixels, this retriever "
+            f"reads {resolution}; prepare a store with --resolution={resolution}"
+        )
+
+
+def evaluate_split(
+    retriever: Retriever, store: Any, split: Split, settings: EvaluationSettings, mesh: Mesh
+) -> Evaluation:
+    """Rank every caption's clip and every clip's captions.
+
+    store: a FrameStore that holds every clip of the split. Raises ValueError for clips without
+    frames and captions that belong to no clip.
+    """
+    from vtr_jax.data.pipeline import caption_batches, clip_batches
+
+    batch_size = rounded_batch_size(settings.batch_size, mesh)
+    tokens = tokenize(split.captions, settings.max_words)
+    text = encode_captions(retriever, caption_batches(tokens, batch_size), mesh)
+    clips = clip_batches(
+        store,
+        split,
+        batch_size=batch_size,
+        max_frames=settings.max_frames,
+        slice_framepos=settings.slice_framepos,
+        frame_order=settings.frame_order,
+    )
+    video = encode_clips(retriever, clips, mesh)
+    tiles = SimilarityTiles(retriever, text, video, split.caption_clip, settings.tile)
+    counter = count_ranks(tiles)
+    return Evaluation(metrics_of(counter, settings.ties), ranks_of(counter, settings.ties), tiles)
+
+
+def protocol_card(
+    retriever: Retriever,
+    store: Any,
+    split: Split,
+    settings: EvaluationSettings,
+    *,
+    clips_skipped: int = 0,
+    selection: str = "none",
+) -> ProtocolCard:
+    """The card that says what an evaluation with these settings measures."""
+    choice = FRAME_CHOICES[settings.slice_framepos]
+    return ProtocolCard.of_split(
+        split,
+        clips_skipped=clips_skipped,
+        frames=settings.max_frames,
+        frame_rate=store.settings["framerate"],
+        frame_choice=f"{choice}, {FRAME_ORDERS[settings.frame_order]}",
+        resolution=store.settings["resolution"],
+        max_words=settings.max_words,
+        captions_cut=int((count_tokens(split.captions) > settings.max_words).sum()),
+        checkpoint_sha256=retriever_sha256(retriever),
+        recipe=retriever.config.recipe,
+        ties=settings.ties,
+        selection=selection,
+        compute_dtype=retriever.runtime.compute_dtype,
+        software=software_versions(),
+    )

@@ -1,0 +1,78 @@
+"""The similarity matrix in tiles of one size, so that nothing recompiles and nothing overflows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from vtr_jax.evaluation.encode import take_rows
+from vtr_jax.evaluation.rank_counter import RankCounter, caption_blocks, collect_own_scores
+from vtr_jax.models.features import TextFeatures, VideoFeatures
+from vtr_jax.models.retriever import Retriever
+
+Tile = tuple[int, int, np.ndarray]
+
+_similarity = jax.jit(lambda retriever, text, video: retriever.similarity(text, video))
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarityTiles:
+    """logits_tv [T,V] of encoded captions and clips, computed tile by tile on demand.
+
+    text, video: features as NumPy arrays. caption_clip: int [T], the clip of every caption.
+    tile: texts and videos a side. A tile holds all captions of a clip or none of them, and the
+    same tile has the same bits every time.
+    """
+
+    retriever: Retriever
+    text: TextFeatures
+    video: VideoFeatures
+    caption_clip: np.ndarray
+    tile: int = 256
+
+    @property
+    def num_clips(self) -> int:
+        """Columns of the matrix."""
+        return len(self.video.mask)
+
+    def _tile(self, rows: slice, columns: slice, height: int) -> Tile:
+        text = take_rows(self.text, rows, height)
+        video = take_rows(self.video, columns, min(self.tile, self.num_clips))
+        tile_tv = np.asarray(_similarity(self.retriever, text, video))
+        count_t, count_v = rows.stop - rows.start, columns.stop - columns.start
+        return rows.start, columns.start, tile_tv[:count_t, :count_v]
+
+    def __call__(self, only_own: bool = False) -> Iterator[Tile]:
+        """(first text, first clip, tile [t,v]) row by row.
+
+        only_own: leave out tiles in which no caption meets its own clip.
+        """
+        blocks = list(caption_blocks(self.caption_clip, self.tile))
+        height = max(rows.stop - rows.start for rows in blocks)
+        for rows in blocks:
+            clips = self.caption_clip[rows]
+            for start in range(0, self.num_clips, self.tile):
+                columns = slice(start, min(start + self.tile, self.num_clips))
+                holds_own = np.any((clips >= columns.start) & (clips < columns.stop))
+                if holds_own or not only_own:
+                    yield self._tile(rows, columns, height)
+
+    def matrix(self) -> np.ndarray:
+        """The whole matrix, float32 [T,V]; for sizes that fit into memory."""
+        logits_tv = np.empty((len(self.caption_clip), self.num_clips), np.float32)
+        for first_text, first_clip, tile_tv in self():
+            rows, columns = tile_tv.shape
+            logits_tv[first_text : first_text + rows, first_clip : first_clip + columns] = tile_tv
+        return logits_tv
+
+
+def count_ranks(tiles: SimilarityTiles) -> RankCounter:
+    """Everything ranks need, counted without ever holding the matrix."""
+    own_scores = collect_own_scores(tiles.caption_clip, tiles(only_own=True))
+    counter = RankCounter(own_scores, tiles.caption_clip, tiles.num_clips)
+    for first_text, first_clip, tile_tv in tiles():
+        counter.add(first_text, first_clip, tile_tv)
+    return counter

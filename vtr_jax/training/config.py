@@ -1,0 +1,145 @@
+"""Every setting of a training run with its default; recipes in configs/ overlay it."""
+
+from __future__ import annotations
+
+import jax
+from ml_collections import ConfigDict
+
+from vtr_jax.models.clip import CLIP_PRESETS, ClipConfig, clip_config
+from vtr_jax.models.runtime import Runtime
+
+# Settings that may differ when a run is resumed: they change no parameter.
+FREE_SETTINGS = (
+    "log_every",
+    "keep_last",
+    "tensorboard",
+    "data.num_threads",
+    "data.store",
+    "data.annotations",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "evaluation.batch_size",
+    "evaluation.tile",
+)
+
+_SIZE_NAMES = (
+    "embed_dim",
+    "image_resolution",
+    "patch_size",
+    "vision_width",
+    "vision_layers",
+    "text_width",
+    "text_layers",
+    "context_length",
+    "vocab_size",
+    "activation",
+)
+
+
+def clip_sizes(preset: str) -> ConfigDict:
+    """The sizes of a released CLIP, to be changed at will; ValueError for an unknown name."""
+    if preset not in CLIP_PRESETS:
+        raise ValueError(f"expected one of {', '.join(CLIP_PRESETS)}, got {preset!r}")
+    clip = CLIP_PRESETS[preset]
+    return ConfigDict(
+        {
+            "embed_dim": clip.embed_dim,
+            "image_resolution": clip.vision.image_resolution,
+            "patch_size": clip.vision.patch_size,
+            "vision_width": clip.vision.width,
+            "vision_layers": clip.vision.layers,
+            "text_width": clip.text.width,
+            "text_layers": clip.text.layers,
+            "context_length": clip.text.context_length,
+            "vocab_size": clip.text.vocab_size,
+            "activation": clip.vision.activation,
+        }
+    )
+
+
+def default_config() -> ConfigDict:
+    """All settings, with defaults where a default makes sense and "" where one must be given."""
+    config = ConfigDict()
+    config.recipe = "clip4clip"
+    config.options = ConfigDict()  # the recipe's own, spelt as the original's flags
+    config.sizes = ConfigDict()  # sizes of the recipe's own modules
+    config.init = ""  # retriever directory to start from; "" draws everything from the seed
+    config.clip = clip_sizes("ViT-B/32")  # the towers' sizes where init is ""
+
+    config.seed = 42
+    config.batch_size = 128  # clips a step, over all devices
+    config.epochs = 5
+    config.compute_dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU
+    config.remat = False  # recompute blocks in the backward pass: less memory, more time
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+
+    config.optimizer = ConfigDict(
+        {
+            "name": "bert_adam",  # or adamw
+            "learning_rate": 1e-4,  # of what the recipe adds to CLIP
+            "coef_lr": 1e-3,  # times this for CLIP itself
+            "weight_decay": 0.2,
+            "decay_norms": True,  # as the originals; False spares LayerNorm gains, logit_scale
+            "warmup_proportion": 0.1,
+            "b1": 0.9,
+            "b2": 0.98,
+            "eps": 1e-6,
+            "max_grad_norm": 1.0,
+            "freeze_layer_num": 0,  # -1 nothing, 0 embeddings and stems, n also the first n blocks
+            "freeze_nothing_in_3d": False,  # True: the original's mistake with a 3d patch embedding
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "dataset": "table",
+            "annotations": "",
+            "store": "",
+            "options": ConfigDict(),  # of the annotation reader
+            "validation": "val",  # val, test (as the originals), holdout, or none
+            "holdout_clips": 500,
+            "max_words": 32,
+            "max_frames": 12,
+            "slice_framepos": 2,  # 0 head, 1 tail, 2 uniform
+            "train_frame_order": 0,  # 0 normal, 1 reversed, 2 shuffled
+            "eval_frame_order": 0,
+            "caption_mode": "every_caption",  # or random_caption: each clip once an epoch
+            "allow_repeated_clips": False,  # True: a clip may be its own negative, as originally
+            "skip_missing": False,  # True: train on the clips that the store has
+            "num_threads": 0,  # 0: all cores
+        }
+    )
+    config.evaluation = ConfigDict({"batch_size": 64, "tile": 256, "metric": "t2v R@1"})
+    config.eval_every = 0  # steps; 0: after every epoch
+    config.checkpoint_every = 0  # steps; 0: when evaluated
+    config.keep_last = 2
+    config.log_every = 10
+    config.tensorboard = False
+    return config
+
+
+def clip_of(config: ConfigDict) -> ClipConfig:
+    """The towers a config describes; ValueError for sizes that do not fit."""
+    sizes = {name: config.clip[name] for name in _SIZE_NAMES}
+    return clip_config(**sizes, linear_patch=config.options.get("linear_patch", "2d"))
+
+
+def runtime_of(config: ConfigDict) -> Runtime:
+    """How a config wants the model computed, "auto" resolved for this machine's devices."""
+    dtype = config.compute_dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return Runtime(dtype, config.remat)
+
+
+def differing_settings(config: dict, other: dict, prefix: str = "") -> list[str]:
+    """Settings of two resolved configs that differ and decide the parameters, as readable lines."""
+    lines: list[str] = []
+    for name in sorted(config.keys() | other.keys()):
+        path = f"{prefix}{name}"
+        ours, theirs = config.get(name), other.get(name)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            lines += differing_settings(ours, theirs, f"{path}.")
+        elif ours != theirs and path not in FREE_SETTINGS:
+            lines.append(f"{path}: {ours!r} now, {theirs!r} in the run")
+    return lines

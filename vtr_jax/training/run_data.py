@@ -1,0 +1,110 @@
+"""The data of a run: splits checked against each other and against the frame store."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vtr_jax.data.annotations import read_split
+from vtr_jax.data.split import Split, check_overlap
+from vtr_jax.data.text import tokenize
+
+SELECTION_OF_VALIDATION = {
+    "val": "validation split",
+    "holdout": "validation split",
+    "test": "test split",
+    "none": "none",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What a run trains on and is selected by.
+
+    validation is None where nothing is evaluated during training. skipped: clips that the
+    store lacks, by split name.
+    """
+
+    store: Any
+    train: Split
+    validation: Split | None
+    train_tokens: tuple[np.ndarray, np.ndarray]
+    skipped: dict[str, list[str]]
+
+
+def hold_out(train: Split, clips: int, seed: int) -> tuple[Split, Split]:
+    """Split off some training clips, drawn by the seed, with all their captions: (rest, held out).
+
+    Raises ValueError if nothing would be left to train on.
+    """
+    if not 0 < clips < len(train.clips):
+        raise ValueError(
+            f"data.holdout_clips: expected 1 to {len(train.clips) - 1} of the {len(train.clips)} "
+            f"training clips, got {clips}"
+        )
+    chosen = np.random.default_rng([seed, clips]).permutation(len(train.clips))[:clips]
+    held = {train.clips[i].clip_id for i in chosen}
+    rest = train.restrict([clip.clip_id for clip in train.clips if clip.clip_id not in held])
+    return rest, dataclasses.replace(train.restrict(held), name="holdout")
+
+
+def _read_splits(config: ConfigDict) -> tuple[Split, Split | None]:
+    data = config.data
+    if data.validation not in SELECTION_OF_VALIDATION:
+        raise ValueError(
+            f"data.validation: expected one of {', '.join(SELECTION_OF_VALIDATION)}, "
+            f"got {data.validation!r}"
+        )
+    options = data.options.to_dict()
+    train = read_split(data.dataset, data.annotations, "train", **options)
+    if data.validation == "none":
+        return train, None
+    if data.validation == "holdout":
+        return hold_out(train, data.holdout_clips, config.seed)
+    return train, read_split(data.dataset, data.annotations, data.validation, **options)
+
+
+def _refuse_overlap(train: Split, validation: Split | None) -> None:
+    if validation is None:
+        return
+    common = check_overlap(train, validation)
+    if common:
+        raise ValueError(
+            f"{len(common)} clips are both in {train.name} and in {validation.name}, so that "
+            f"validation would measure memory: {', '.join(common[:5])}; mend the annotations"
+        )
+
+
+def load_run_data(config: ConfigDict) -> RunData:
+    """Read splits, open the store, tokenise the training captions once.
+
+    Raises ValueError or FileNotFoundError before anything is computed: paths not given, splits
+    that overlap, clips the store lacks (unless data.skip_missing).
+    """
+    from vtr_jax.data.frame_store.store import FrameStore
+
+    for name, meaning in (
+        ("annotations", "the annotation file or folder"),
+        ("store", "the frame store that `vtr prepare` wrote"),
+    ):
+        if not config.data[name]:
+            raise ValueError(f"data.{name}: give {meaning}: --config.data.{name}=PATH")
+    train, validation = _read_splits(config)
+    _refuse_overlap(train, validation)
+    store = FrameStore.open(config.data.store)
+    skipped: dict[str, list[str]] = {}
+
+    def covered(split: Split) -> Split:
+        if config.data.skip_missing:
+            split, skipped[split.name] = store.covered_part(split)
+        else:
+            store.require_covers(split)
+        return split
+
+    train = covered(train)
+    validation = covered(validation) if validation is not None else None
+    tokens = tokenize(train.captions, config.data.max_words)
+    return RunData(store, train, validation, tokens, skipped)

@@ -1,0 +1,76 @@
+"""What a run says while it runs: JSON lines always, TensorBoard on request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOG_FILE = "metrics.jsonl"
+
+
+def read_log(workdir: Path) -> list[dict[str, Any]]:
+    """All records of a run in order; a torn last line, as a kill leaves one, is left out."""
+    path = workdir / LOG_FILE
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+class RunLog:
+    """Appends records to WORKDIR/metrics.jsonl.
+
+    resumed_step: updates already done; records of later steps (of a run that was killed before
+    it saved them) are dropped, so that the file reads as if nothing had happened.
+    """
+
+    def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool) -> None:
+        kept = [record for record in read_log(workdir) if record["step"] <= resumed_step]
+        path = workdir / LOG_FILE
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = _tensorboard_writer(workdir, resumed_step) if tensorboard else None
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One record: kind "train" or "evaluation", updates done, named numbers."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard_writer(workdir: Path, resumed_step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard=True needs tensorboardX: pip install 'vtr_jax[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
+
+
+def step_line(step: int, steps: int, epoch: int, values: Mapping[str, float]) -> str:
+    """One line for a person: where the run is and how it does."""
+    return (
+        f"step {step}/{steps}  epoch {epoch}  loss {values['loss']:.4f}  "
+        f"lr {values['learning_rate']:.2e} (clip {values['clip_learning_rate']:.2e})  "
+        f"scale {values['logit_scale']:.1f}  {values['clips_per_second']:.1f} clips/s  "
+        f"waiting {100 * values['waiting_share']:.0f}%"
+    )
