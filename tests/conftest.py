@@ -26,3 +26,11 @@ def golden_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden cases at {folder} (set VTR_GOLDEN_DIR)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _jax_settings():
+    """Full float32 products, as every recorded number was compared with."""
+    import jax
+
+    jax.config.update("jax_default_matmul_precision", "highest")

@@ -1,0 +1,95 @@
+"""Small video files, rendered once, whole and broken ones, and a frame store made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vtr_jax.data.frame_store import FrameStore, prepare
+from vtr_jax.data.split import Split, VideoClip
+
+WIDTH, HEIGHT = 64, 48
+RESOLUTION = 32
+# seconds and frames a second of each whole file: 1 to 9 frames at one a second
+LENGTHS = [(1, 10), (3, 10), (2, 25), (5, 8), (3, 12), (9, 5), (2, 10), (4, 10), (1, 25), (6, 6)]
+
+
+def _render(path: Path, seconds: int, fps: int, seed: int) -> None:
+    """Writes a video of a bright block that moves over noise; each seed gives other pixels."""
+    rng = np.random.default_rng(seed)
+    background = rng.integers(0, 120, (HEIGHT, WIDTH, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(seconds * fps):
+            picture = background.copy()
+            left = (7 * seed + 3 * index) % (WIDTH - 12)
+            picture[10:30, left : left + 12] = rng.integers(150, 255, 3)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def _split_of_files(files: list[str], captions_each: int = 2, name: str = "train") -> Split:
+    clips = tuple(VideoClip(file.removesuffix(".mp4"), file) for file in files)
+    captions = tuple(f"caption {k} of {c.clip_id}" for c in clips for k in range(captions_each))
+    relation = np.repeat(np.arange(len(clips)), captions_each).astype(np.int32)
+    return Split("toy", name, clips, captions, relation)
+
+
+@pytest.fixture(scope="session")
+def split_of_files() -> Callable[..., Split]:
+    """Makes a split of one clip a file name, `captions_each` captions a clip."""
+    return _split_of_files
+
+
+@pytest.fixture(scope="session")
+def render() -> Callable[[Path, int, int, int], None]:
+    """Renders a video file: path, seconds, frames a second, seed."""
+    return _render
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory) -> Path:
+    """Ten whole files clip0.mp4 .. clip9.mp4 and the broken empty.mp4, junk.mp4 and cut.mp4."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number, (seconds, fps) in enumerate(LENGTHS):
+        _render(folder / f"clip{number}.mp4", seconds, fps, number)
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "junk.mp4").write_bytes(np.random.default_rng(0).bytes(2000))
+    (folder / "cut.mp4").write_bytes((folder / "clip0.mp4").read_bytes()[:600])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_split() -> Split:
+    """All ten whole files, two captions each."""
+    return _split_of_files([f"clip{number}.mp4" for number in range(len(LENGTHS))])
+
+
+@pytest.fixture(scope="session")
+def store_dir(tmp_path_factory, video_folder, whole_split) -> Path:
+    """A finished JPEG store of the whole split in several shards; tests must not change it."""
+    folder = tmp_path_factory.mktemp("stores") / "jpeg"
+    prepare(whole_split, video_folder, folder, resolution=RESOLUTION, shard_bytes=20_000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(store_dir) -> FrameStore:
+    """The store of `store_dir`, opened."""
+    return FrameStore.open(store_dir)
+
+
+@pytest.fixture(scope="session")
+def png_store(tmp_path_factory, video_folder, whole_split) -> FrameStore:
+    """The same clips as in `store`, stored lossless in one shard."""
+    folder = tmp_path_factory.mktemp("stores") / "png"
+    prepare(whole_split, video_folder, folder, resolution=RESOLUTION, encoding="png")
+    return FrameStore.open(folder)

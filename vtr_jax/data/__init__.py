@@ -1,0 +1,1 @@
+"""Host work: annotation files, videos and captions in; frames and token ids out."""

@@ -1,0 +1,156 @@
+"""Rows of annotation files, each with the line it stands on, and one error for all bad rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the line of the file on which it begins, and its cells by column name."""
+
+    line: int
+    cells: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used, and why."""
+
+    line: int
+    why: str
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a UTF-8 text file, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not UTF-8; the message names the line.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such annotation file")
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        found = f"byte 0x{content[error.start]:02x}"
+        raise ValueError(
+            f"{path}, line {line}: {found} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not UTF-8 or not JSON; the message names the line.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def read_csv(
+    path: str | os.PathLike[str], required: Sequence[str]
+) -> tuple[list[Row], list[BadRow]]:
+    """Read a comma-separated file whose first line names its columns; blank lines are skipped.
+
+    Column names are compared without case and surrounding white space.
+
+    Returns:
+        the rows, and those with more or fewer fields than the header names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no CSV in UTF-8, or its header is not as expected.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows: list[Row] = []
+    bad: list[BadRow] = []
+    columns: list[str] = []
+    line = 1
+    try:
+        for fields in reader:
+            if not columns:
+                columns = _columns(path, fields, required)
+            elif fields and len(fields) != len(columns):
+                bad.append(BadRow(line, _field_count(len(fields), len(columns))))
+            elif fields:
+                rows.append(Row(line, dict(zip(columns, fields, strict=True))))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {line}: broken quoting ({error})") from error
+    if not columns:
+        raise ValueError(f"{path}: the file is empty, expected the columns {', '.join(required)}")
+    return rows, bad
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
+    """Read a file with one JSON object a line; blank lines are skipped.
+
+    Returns:
+        the rows, and those that are no JSON object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not UTF-8.
+    """
+    rows: list[Row] = []
+    bad: list[BadRow] = []
+    for line, text in enumerate(read_text(path).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            cells = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            bad.append(BadRow(line, f"not JSON ({error})"))
+            continue
+        if isinstance(cells, dict):
+            rows.append(Row(line, cells))
+        else:
+            bad.append(BadRow(line, f"a JSON {type(cells).__name__}, expected an object"))
+    return rows, bad
+
+
+def refuse_bad_rows(path: str | os.PathLike[str], bad: Sequence[BadRow]) -> None:
+    """Raise one ValueError that lists the first ten bad rows and counts them all, if any."""
+    if not bad:
+        return
+    listed = [f"line {row.line}: {row.why}" for row in sorted(bad, key=lambda row: row.line)]
+    more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
+    plural = "row" if len(listed) == 1 else "rows"
+    raise ValueError("\n  ".join([f"{path}: {len(listed)} bad {plural}", *listed[:_SHOWN], *more]))
+
+
+def _columns(
+    path: str | os.PathLike[str], fields: Sequence[str], required: Sequence[str]
+) -> list[str]:
+    columns = [field.strip().lower() for field in fields]
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise ValueError(
+            f"{path}: the first line must name the columns {', '.join(required)}; missing: "
+            f"{', '.join(missing)}; found: {', '.join(columns) or 'a blank line'}"
+        )
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{path}: the first line names a column twice: {', '.join(columns)}")
+    return columns
+
+
+def _field_count(found: int, expected: int) -> str:
+    hint = "; quote texts that contain a comma" if found > expected else ""
+    return f"{found} fields, the first line names {expected}{hint}"

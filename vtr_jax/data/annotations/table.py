@@ -1,0 +1,157 @@
+"""Annotations of one's own: a CSV or JSONL file with one caption a row.
+
+Columns (in any order; others are ignored): `video`, the path of a video file below the videos
+folder; `caption`; `split`; and, to take a stretch of the video only, `start` and `end` in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vtr_jax.data.annotations.rows import BadRow, Row, read_csv, read_jsonl, refuse_bad_rows
+from vtr_jax.data.split import Split, VideoClip, clip_name
+
+EVERY_ROW = "all"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    line: int
+    clip: VideoClip
+    caption: str
+    split: str
+
+
+def read_table(path: str | os.PathLike[str], split: str) -> Split:
+    """Read the rows of one split.
+
+    Rows with the same video, start and end are captions of one clip. Clips stand in the order of
+    their first row, captions in the order of rows. A clip's id is the path of its video without
+    extension, and `#start-end` where the row has times.
+
+    Args:
+        path: a .csv file whose first line names the columns, or a .jsonl file with an object a
+            line.
+        split: a value of the column `split`; "all" takes every row of a file without that column.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not as expected, has bad rows (all counted, ten listed with their
+            lines), or has no rows of this split (the message lists those it has).
+    """
+    rows, bad = _read_rows(path)
+    if not rows:
+        refuse_bad_rows(path, bad)
+        raise ValueError(f"{path}: no rows, expected one for each caption")
+    has_splits = any("split" in row.cells for row in rows)
+    if not has_splits and split != EVERY_ROW:
+        raise ValueError(
+            f"{path}: no column 'split', so nothing belongs to split {split!r}; add the column, or "
+            f"ask for split {EVERY_ROW!r} to take every row"
+        )
+    entries = _entries(path, rows, bad, has_splits)
+    chosen = [entry for entry in entries if entry.split == split]
+    if not chosen:
+        counts = Counter(entry.split for entry in entries)
+        existing = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
+        raise ValueError(f"{path}: no rows of split {split!r}; there are: {existing}")
+    clips = tuple(dict.fromkeys(entry.clip for entry in chosen))
+    index_of = {clip: index for index, clip in enumerate(clips)}
+    return Split(
+        dataset="table",
+        name=split,
+        clips=clips,
+        captions=tuple(entry.caption for entry in chosen),
+        caption_clip=np.array([index_of[entry.clip] for entry in chosen], np.int32),
+    )
+
+
+def _read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
+        return read_csv(path, ["video", "caption"])
+    if suffix == ".jsonl":
+        return read_jsonl(path)
+    raise ValueError(f"{path}: the name ends in {suffix!r}, expected .csv or .jsonl")
+
+
+def _entries(
+    path: str | os.PathLike[str], rows: list[Row], bad: list[BadRow], has_splits: bool
+) -> list[_Entry]:
+    bad = list(bad)
+    entries: list[_Entry] = []
+    first_entry: dict[str, _Entry] = {}
+    for row in rows:
+        try:
+            entry = _entry(row, has_splits)
+        except ValueError as problem:
+            bad.append(BadRow(row.line, str(problem)))
+            continue
+        first = first_entry.setdefault(entry.clip.clip_id, entry)
+        if first.clip == entry.clip:
+            entries.append(entry)
+        else:
+            bad.append(
+                BadRow(
+                    row.line,
+                    f"clip id {entry.clip.clip_id!r} of {entry.clip.file} is that of "
+                    f"{first.clip.file} (line {first.line}) too: rename one of the files",
+                )
+            )
+    refuse_bad_rows(path, bad)
+    return entries
+
+
+def _entry(row: Row, has_splits: bool) -> _Entry:
+    file = str(PurePosixPath(_text(row, "video")))
+    start, end = _seconds(row, "start"), _seconds(row, "end")
+    if end is not None:
+        start = start or 0.0
+        if start >= end:
+            raise ValueError(f"start is {start:g} and end is {end:g}, expected start before end")
+    # From 0 to the end is the whole video, however it is written.
+    start = start if end is not None else start or None
+    clip = VideoClip(_clip_id(file, start, end), file, start, end)
+    split = _text(row, "split") if has_splits else EVERY_ROW
+    return _Entry(row.line, clip, _text(row, "caption"), split)
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.cells.get(column)
+    if value is None or value == "":
+        raise ValueError(f"no {column}")
+    if not isinstance(value, str):
+        raise ValueError(f"{column} is {value!r}, expected a text")
+    if not value.strip():
+        raise ValueError(f"{column} is blank")
+    return value.strip()
+
+
+def _seconds(row: Row, column: str) -> float | None:
+    value: Any = row.cells.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{column} is {value!r}, expected seconds from 0 on")
+    return seconds
+
+
+def _clip_id(file: str, start: float | None, end: float | None) -> str:
+    if start is None and end is None:
+        return clip_name(file)
+    return f"{clip_name(file)}#{_short(start)}-{_short(end)}"
+
+
+def _short(seconds: float | None) -> str:
+    return "end" if seconds is None else repr(seconds).removesuffix(".0")

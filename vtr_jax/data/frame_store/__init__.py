@@ -1,0 +1,22 @@
+"""The frame store: every video clip decoded once, its frames kept as images in record files.
+
+`prepare` writes a store from video files, `FrameStore` reads it. The directory is a dataset in
+tensorflow-datasets' own format: `tfds.builder_from_directory(store_dir)` opens it too.
+"""
+
+from __future__ import annotations
+
+from vtr_jax.data.frame_store.prepare import TooManyBadVideos, prepare
+from vtr_jax.data.frame_store.report import BadClip, PrepareReport
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
+
+__all__ = [
+    "BadClip",
+    "DamagedStore",
+    "FrameStore",
+    "PrepareReport",
+    "StoreSettings",
+    "TooManyBadVideos",
+    "prepare",
+]

@@ -1,0 +1,113 @@
+"""The last steps of `prepare`: parts become record files, and these replace the old store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vtr_jax.data.frame_store.files import write_atomically
+from vtr_jax.data.frame_store.index import INDEX_FILE, build_index
+from vtr_jax.data.frame_store.part import read_part
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.frame_store.shards import (
+    SHARD_PATTERN,
+    record_of,
+    store_features,
+    write_metadata,
+    write_shards,
+)
+from vtr_jax.data.frame_store.store import FrameStore
+
+WORK_FOLDER = ".work"
+_NEW_STORE = "new"
+_READY = "ready.json"
+_DISCARDED = ".work-discarded"
+_INFO_FILE = "dataset_info.json"
+
+
+def build_store(
+    store_dir: Path,
+    parts: dict[str, Path],
+    old_store: FrameStore | None,
+    kept: Iterable[str],
+    settings: StoreSettings,
+    shard_bytes: int,
+) -> None:
+    """Writes a new store from part files and from records of the old one, then installs it.
+
+    parts: clip id -> part file. kept: clip ids whose records are taken over from `old_store`.
+    Clips lie in the order of their ids, so the result does not depend on how it came about.
+    Raises OSError where the disk is too full, before writing.
+    """
+    kept = set(kept)
+    _require_space(store_dir, parts, old_store, kept)
+    new = store_dir / WORK_FOLDER / _NEW_STORE
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    records = _records(parts, old_store, kept, settings)
+    shard_lengths = write_shards(records, new, shard_bytes)
+    write_metadata(new, settings, shard_lengths)
+    build_index(new).write(new)
+    names = sorted(path.name for path in new.iterdir())
+    write_atomically(store_dir / WORK_FOLDER / _READY, json.dumps(names).encode())
+    install_ready_store(store_dir)
+
+
+def _records(
+    parts: dict[str, Path], old_store: FrameStore | None, kept: set[str], settings: StoreSettings
+) -> Iterator[bytes]:
+    features = store_features(settings)
+    for clip_id in tqdm(sorted(kept | parts.keys()), desc="write record files", unit=" clips"):
+        if clip_id in parts:
+            yield record_of(read_part(parts[clip_id]), features)
+        elif old_store is not None:
+            yield old_store.read_record(old_store.index_of(clip_id))
+
+
+def _require_space(
+    store_dir: Path, parts: dict[str, Path], old_store: FrameStore | None, kept: set[str]
+) -> None:
+    needed = sum(path.stat().st_size for path in parts.values())
+    if old_store is not None:
+        needed += sum(int(old_store.index.lengths[old_store.index_of(c)]) for c in kept)
+    free = shutil.disk_usage(store_dir).free
+    if free < needed:
+        raise OSError(
+            f"{store_dir}: the record files need {needed / 1e9:.2f} GB more, {free / 1e9:.2f} GB "
+            "are free; make room and run the same command again, finished clips are kept"
+        )
+
+
+def install_ready_store(store_dir: Path) -> None:
+    """Puts a completely written new store in the old one's place; nothing to do where none is.
+
+    May be interrupted anywhere and run again. Until it has ended there is no dataset_info.json,
+    so that nobody reads half a store.
+    """
+    work = store_dir / WORK_FOLDER
+    if (work / _READY).exists():
+        names = json.loads((work / _READY).read_text())
+        if (work / _NEW_STORE / _INFO_FILE).exists():
+            (store_dir / _INFO_FILE).unlink(missing_ok=True)
+        for old in [*store_dir.glob(SHARD_PATTERN), store_dir / INDEX_FILE]:
+            if old.name not in names:
+                old.unlink(missing_ok=True)
+        for name in sorted(names, key=lambda name: name == _INFO_FILE):
+            if (work / _NEW_STORE / name).exists():
+                os.replace(work / _NEW_STORE / name, store_dir / name)
+        discard_work(store_dir)
+
+
+def discard_work(store_dir: Path) -> None:
+    """Removes the folder of unfinished work, and what an interruption left of removing it."""
+    discarded = store_dir / _DISCARDED
+    shutil.rmtree(discarded, ignore_errors=True)
+    if (store_dir / WORK_FOLDER).exists():
+        # renamed first: half-removed work must not be taken for work to go on with
+        os.replace(store_dir / WORK_FOLDER, discarded)
+        shutil.rmtree(discarded)

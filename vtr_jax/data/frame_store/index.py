@@ -1,0 +1,142 @@
+"""Where each clip of a frame store lies in its record files."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtr_jax.data.frame_store.files import write_atomically
+from vtr_jax.data.frame_store.shards import SHARD_PATTERN
+from vtr_jax.data.frame_store.source import ClipSource
+from vtr_jax.data.tensorflow_host import import_tensorflow
+
+INDEX_FILE = "index.npz"
+# a record file frames each record by its length (8 bytes), two checksums (4 bytes each)
+_BEFORE_RECORD = 12
+_AFTER_RECORD = 4
+_ROW_DTYPES = {
+    "clip_ids": np.str_,
+    "shards": np.int32,
+    "offsets": np.int64,
+    "lengths": np.int64,
+    "checksums": np.uint32,
+    "num_frames": np.int32,
+    "files": np.str_,
+    "file_sizes": np.int64,
+    "file_sha256s": np.str_,
+    "starts": np.float32,
+    "ends": np.float32,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreIndex:
+    """One row a clip, in the order of the records.
+
+    clip_ids, files, file_sha256s: text [N]; shards int32 [N], index into shard_names; offsets,
+    lengths, file_sizes int64 [N], bytes; checksums uint32 [N], zlib's CRC-32 of the record;
+    num_frames int32 [N]; starts, ends float32 [N], seconds.
+    shard_names text [S] and shard_sizes int64 [S] say which files the rows were read from.
+    """
+
+    clip_ids: np.ndarray
+    shards: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    checksums: np.ndarray
+    num_frames: np.ndarray
+    files: np.ndarray
+    file_sizes: np.ndarray
+    file_sha256s: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    shard_names: np.ndarray
+    shard_sizes: np.ndarray
+
+    def source(self, row: int) -> ClipSource:
+        """What the clip of a row was made from."""
+        times = [float(seconds[row]) for seconds in (self.starts, self.ends)]
+        start, end = (None if np.isnan(seconds) else seconds for seconds in times)
+        size = int(self.file_sizes[row])
+        return ClipSource(str(self.files[row]), size, str(self.file_sha256s[row]), start, end)
+
+    def describes(self, directory: Path) -> bool:
+        """Whether the record files are still those, by name and size, that were read."""
+        names, sizes = _shard_files(directory)
+        return names == self.shard_names.tolist() and sizes == self.shard_sizes.tolist()
+
+    def write(self, directory: Path) -> None:
+        """Writes the index beside the record files."""
+        content = io.BytesIO()
+        np.savez(content, **dataclasses.asdict(self))
+        write_atomically(directory / INDEX_FILE, content.getvalue())
+
+
+def read_index(directory: Path) -> StoreIndex | None:
+    """Reads a store's index, None where there is none; OSError names a damaged one."""
+    path = directory / INDEX_FILE
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return StoreIndex(**arrays)
+    except FileNotFoundError:
+        return None
+    except (EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise OSError(
+            f"{path}: damaged index ({error}); delete it, it is made again from the record files"
+        ) from error
+
+
+def build_index(directory: Path) -> StoreIndex:
+    """Makes the index by reading all record files, their checksums checked.
+
+    Raises OSError naming the record file that cannot be read.
+    """
+    names, sizes = _shard_files(directory)
+    rows = [row for shard, name in enumerate(names) for row in _rows(directory / name, shard)]
+    columns: dict[str, np.ndarray] = {
+        name: np.array([row[name] for row in rows], dtype) for name, dtype in _ROW_DTYPES.items()
+    }
+    return StoreIndex(
+        **columns, shard_names=np.array(names, np.str_), shard_sizes=np.array(sizes, np.int64)
+    )
+
+
+def _shard_files(directory: Path) -> tuple[list[str], list[int]]:
+    paths = sorted(directory.glob(SHARD_PATTERN))
+    return [path.name for path in paths], [path.stat().st_size for path in paths]
+
+
+def _rows(path: Path, shard: int) -> Iterator[dict[str, Any]]:
+    tf = import_tensorflow()
+    from google.protobuf.message import DecodeError
+
+    offset = 0
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            yield {
+                "clip_ids": feature["clip_id"].bytes_list.value[0].decode(),
+                "shards": shard,
+                "offsets": offset + _BEFORE_RECORD,
+                "lengths": len(record),
+                "checksums": zlib.crc32(record),
+                "num_frames": len(feature["frames"].bytes_list.value),
+                "files": feature["file"].bytes_list.value[0].decode(),
+                "file_sizes": feature["file_size"].int64_list.value[0],
+                "file_sha256s": feature["file_sha256"].bytes_list.value[0].decode(),
+                "starts": feature["start"].float_list.value[0],
+                "ends": feature["end"].float_list.value[0],
+            }
+            offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD
+    except (tf.errors.OpError, DecodeError, IndexError) as error:
+        raise OSError(
+            f"{path}: damaged record file, after {offset} good bytes ({type(error).__name__}); "
+            "restore it, or delete the store and run `vtr prepare` again"
+        ) from error

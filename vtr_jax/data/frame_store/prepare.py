@@ -1,0 +1,214 @@
+"""`prepare`: video files to a frame store, on all cores, interrupted and continued at will.
+
+    report = prepare([train, test], "videos", "stores/msrvtt", framerate=1, resolution=224)
+    print(report)
+
+Each clip becomes a part file (part.py); when all are done, the parts become record files in the
+order of clip ids (finish.py). A store may grow: clips of a later run are added to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vtr_jax.data.frame_store.bad_clips import BadClipMemory
+from vtr_jax.data.frame_store.finish import build_store, discard_work, install_ready_store
+from vtr_jax.data.frame_store.jobs import list_jobs
+from vtr_jax.data.frame_store.lock import only_run
+from vtr_jax.data.frame_store.part import make_part
+from vtr_jax.data.frame_store.report import REPORT_FILE, BadClip, PrepareReport, bad_table
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.frame_store.source import ClipJob, is_unchanged
+from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.frame_store.work import WorkFolder, require_same_settings
+from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
+from vtr_jax.data.split import Split
+
+SHARD_BYTES = 256 * 2**20
+_SHOWN_IN_ERROR = 5
+
+
+class TooManyBadVideos(ValueError):
+    """More clips than allowed could not be prepared; `report` lists them."""
+
+    def __init__(self, report: PrepareReport, max_bad_share: float) -> None:
+        self.report = report
+        super().__init__(
+            f"{len(report.bad)} of {report.clips} clips ({report.bad_share:.1%}) cannot be "
+            f"prepared, max_bad_share allows {max_bad_share:.1%}. Mend the files and run the same "
+            "command again (finished clips are kept), or allow more. All of them are in "
+            f"{report.store_dir / REPORT_FILE}:\n{bad_table(report.bad, _SHOWN_IN_ERROR)}"
+        )
+
+
+def prepare(
+    splits: Split | Iterable[Split],
+    videos_dir: str | os.PathLike[str],
+    store_dir: str | os.PathLike[str],
+    *,
+    framerate: int = 1,
+    resolution: int = 224,
+    encoding: str = "jpeg",
+    jpeg_quality: int = 95,
+    min_frames: int = 1,
+    workers: int | None = None,
+    max_bad_share: float = 0.05,
+    shard_bytes: int = SHARD_BYTES,
+) -> PrepareReport:
+    """Decodes the clips of one or more splits into a frame store.
+
+    All frames of the whole-second rule at `framerate` are stored, resized and cropped to
+    `resolution`. workers: processes, by default one a core. Running it again goes on where it was
+    interrupted, adds clips that are new or whose file changed, and otherwise does nothing.
+
+    Raises ValueError where splits, settings or an existing store do not fit together,
+    FileNotFoundError where there is no videos_dir, TooManyBadVideos, and OSError where another run
+    works on the store or the disk is full.
+    """
+    settings = StoreSettings(framerate, resolution, encoding, jpeg_quality, min_frames)
+    workers = usable_cores() if workers is None else workers
+    if workers < 1 or not 0 <= max_bad_share <= 1 or shard_bytes < 1:
+        raise ValueError(
+            "expected workers of 1 or more, max_bad_share from 0 to 1 and shard_bytes of 1 or "
+            f"more, got {workers}, {max_bad_share} and {shard_bytes}"
+        )
+    jobs, missing = list_jobs(splits, Path(videos_dir), framerate)
+    folder = Path(store_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_run(folder):
+        install_ready_store(folder)
+        run = _Run(folder, settings, max_bad_share)
+        run.sort_out(jobs, missing)
+        run.decode(workers)
+        return run.finish(shard_bytes)
+
+
+class _Run:
+    """One run of `prepare`: which clips are done, which are bad, which are to do."""
+
+    def __init__(self, folder: Path, settings: StoreSettings, max_bad_share: float) -> None:
+        self._started = time.monotonic()
+        self._folder = folder
+        self._settings = settings
+        self._max_bad_share = max_bad_share
+        self._store = _open_existing(folder, settings)
+        self._work = WorkFolder(folder, settings)
+        self._memory = BadClipMemory(folder, settings)
+        self._jobs: list[ClipJob] = []
+        self._todo: list[ClipJob] = []
+        self._parts: dict[str, Path] = {}
+        self._kept: list[str] = []
+        self._bad: dict[str, BadClip] = {}
+        self._already_done = 0
+        self._prepared = 0
+
+    def sort_out(self, jobs: list[ClipJob], missing: dict[str, str]) -> None:
+        """Finds what earlier runs did, and refuses to start where too much is known to be bad."""
+        self._jobs = jobs
+        stored = {job.clip_id for job in jobs if self._is_stored(job)}
+        for job in jobs:
+            if job.clip_id in stored:
+                self._already_done += 1
+            elif self._work.has(job):
+                self._already_done += 1
+                self._parts[job.clip_id] = self._work.part_path(job.clip_id)
+            elif (bad := _known_bad(job, missing, self._memory)) is not None:
+                self._bad[job.clip_id] = bad
+            else:
+                self._todo.append(job)
+        if self._store is not None:
+            # a clip that is asked for but no longer as it was stored is replaced, or left out
+            outdated = {job.clip_id for job in jobs} - stored
+            self._kept = [clip_id for clip_id in self._store.clip_ids if clip_id not in outdated]
+        self._require_few_bad()
+
+    def _is_stored(self, job: ClipJob) -> bool:
+        if self._store is None or job.clip_id not in self._store:
+            return False
+        source = self._store.index.source(self._store.index_of(job.clip_id))
+        recorded_at = (self._folder / "dataset_info.json").stat().st_mtime
+        return is_unchanged(source, job, recorded_at)
+
+    def decode(self, workers: int) -> None:
+        """Makes the part files that are still to do."""
+        make = functools.partial(_make_part, work=self._work, settings=self._settings)
+        done = len(self._jobs) - len(self._todo)
+        progress = tqdm(
+            run_jobs(self._todo, make, _crashed, workers),
+            desc=f"prepare ({self._already_done} already done)",
+            initial=done,
+            total=len(self._jobs),
+            unit=" clips",
+            # in a log file every line stays
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        )
+        for job, bad in progress:
+            if bad is None:
+                self._prepared += 1
+                self._parts[job.clip_id] = self._work.part_path(job.clip_id)
+            else:
+                self._bad[job.clip_id] = bad
+                self._memory.remember(bad, job)
+                progress.set_postfix(bad=len(self._bad))
+
+    def finish(self, shard_bytes: int) -> PrepareReport:
+        """Turns the parts into the finished store, unless too many clips are bad."""
+        self._require_few_bad()
+        before = 0 if self._store is None else len(self._store)
+        if self._parts or len(self._kept) < before:
+            build_store(
+                self._folder, self._parts, self._store, self._kept, self._settings, shard_bytes
+            )
+        else:
+            discard_work(self._folder)
+        report = self._report(FrameStore.open(self._folder))
+        report.write()
+        return report
+
+    def _require_few_bad(self) -> None:
+        all_bad = len(self._bad) == len(self._jobs)
+        if all_bad or len(self._bad) > self._max_bad_share * len(self._jobs):
+            report = self._report(None)
+            report.write()
+            raise TooManyBadVideos(report, self._max_bad_share)
+
+    def _report(self, store: FrameStore | None) -> PrepareReport:
+        return PrepareReport(
+            store_dir=self._folder,
+            clips=len(self._jobs),
+            already_done=self._already_done,
+            prepared=self._prepared,
+            bad=tuple(self._bad[clip_id] for clip_id in sorted(self._bad)),
+            frames=0 if store is None else int(store.num_frames.sum()),
+            bytes=0 if store is None else int(store.index.shard_sizes.sum()),
+            seconds=time.monotonic() - self._started,
+        )
+
+
+def _open_existing(folder: Path, settings: StoreSettings) -> FrameStore | None:
+    if not (folder / "dataset_info.json").exists():
+        return None
+    store = FrameStore.open(folder)
+    require_same_settings(folder, StoreSettings.from_dict(store.settings), settings)
+    return store
+
+
+def _known_bad(job: ClipJob, missing: dict[str, str], memory: BadClipMemory) -> BadClip | None:
+    if job.path is None:
+        return BadClip(job.clip_id, job.file, f"missing: {missing[job.clip_id]}")
+    return memory.recall(job)
+
+
+def _make_part(job: ClipJob, work: WorkFolder, settings: StoreSettings) -> BadClip | None:
+    return make_part(job, work.part_path(job.clip_id), settings)
+
+
+def _crashed(job: ClipJob) -> BadClip:
+    return BadClip(job.clip_id, job.file, "crash: decoding it ends the process")

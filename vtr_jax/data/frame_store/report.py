@@ -1,0 +1,79 @@
+"""What a run of `prepare` did, as numbers and as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vtr_jax.data.frame_store.files import write_atomically
+
+REPORT_FILE = "report.json"
+_LISTED = 20
+
+
+class BadClip(NamedTuple):
+    """A clip that is not in the store, with the file that was looked at and the reason."""
+
+    clip_id: str
+    file: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareReport:
+    """Counts of one run of `prepare`.
+
+    clips: clips asked for; already_done: of them stored before this run; prepared: decoded in
+    this run; bad: left out, in order of clip id. frames, bytes: of the whole finished store
+    (0 where the run failed before it). seconds: wall time.
+    """
+
+    store_dir: Path
+    clips: int
+    already_done: int
+    prepared: int
+    bad: tuple[BadClip, ...]
+    frames: int
+    bytes: int
+    seconds: float
+
+    @property
+    def bad_share(self) -> float:
+        """Share of the clips asked for that could not be stored, 0 to 1."""
+        return len(self.bad) / self.clips
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        values = dataclasses.asdict(self)
+        values["store_dir"] = str(self.store_dir)
+        values["bad"] = [bad._asdict() for bad in self.bad]
+        return values
+
+    def write(self) -> Path:
+        """Writes the report to `report.json` in the store and returns the path."""
+        path = self.store_dir / REPORT_FILE
+        write_atomically(path, (json.dumps(self.as_dict(), indent=1) + "\n").encode())
+        return path
+
+    def __str__(self) -> str:
+        lines = [
+            f"frame store {self.store_dir}: {self.clips} clips asked for, "
+            f"{self.already_done} already done, {self.prepared} prepared in {self.seconds:.0f} s, "
+            f"{len(self.bad)} bad ({self.bad_share:.1%}); "
+            f"{self.frames} frames, {self.bytes / 1e6:.1f} MB"
+        ]
+        if self.bad:
+            lines.append(bad_table(self.bad))
+        return "\n".join(lines)
+
+
+def bad_table(bad: tuple[BadClip, ...], listed: int = _LISTED) -> str:
+    """Bad clips as aligned text lines, at most `listed` of them and how many more there are."""
+    rows = [("clip", "file", "reason"), *bad[:listed]]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
+    if len(bad) > listed:
+        lines.append(f"  ... and {len(bad) - listed} more, all in {REPORT_FILE}")
+    return "\n".join(lines)

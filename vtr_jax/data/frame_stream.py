@@ -1,0 +1,145 @@
+"""Frames out of a frame store, batch by batch, read and decoded ahead by tf.data."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vtr_jax.data.frame_choice import UNIFORM, order_frames, slice_positions
+from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
+from vtr_jax.data.frame_store.workers import usable_cores
+from vtr_jax.data.tensorflow_host import import_tensorflow
+
+_BATCHES_AHEAD = 2
+
+
+class Visit(NamedTuple):
+    """One clip in one batch: its row in the store; step and place name the draw of its frames."""
+
+    step: int
+    place: int
+    row: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameChoice:
+    """Which of a clip's stored frames are taken, and in which order.
+
+    max_frames: F, at most so many. slice_framepos: 0 the first, 1 the last, 2 evenly spaced.
+    frame_order: 0 as they are, 1 reversed, 2 shuffled by seed, step and place in the batch.
+    """
+
+    max_frames: int
+    slice_framepos: int = UNIFORM
+    frame_order: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.positions(1, 0, 0)  # refuses options out of range before anything is read
+
+    def positions(self, num_frames: int, step: int, place: int) -> np.ndarray:
+        """Places among a clip's stored frames, int64 [min(num_frames, max_frames)]."""
+        chosen = slice_positions(num_frames, self.max_frames, self.slice_framepos)
+        rng = np.random.default_rng([self.seed, step, place])
+        return order_frames(chosen, self.frame_order, rng)
+
+
+class FrameStream:
+    """Iterator of {"frames": uint8 [B,F,R,R,3], "frame_mask": int32 [B,F]}; the last may be short.
+
+    visits: called for an iterator of the clips in their order, B of them a batch. The result does
+    not depend on num_threads (by default one a core). Raises DamagedStore naming shard and clip
+    where a record cannot be read or decoded.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        visits: Callable[[], Iterator[Visit]],
+        batch_size: int,
+        choice: FrameChoice,
+        num_threads: int | None = None,
+    ) -> None:
+        num_threads = usable_cores() if num_threads is None else num_threads
+        if num_threads < 1:
+            raise ValueError(f"num_threads: expected 1 or more, got {num_threads}")
+        self._store = store
+        self._choice = choice
+        self._batch_size = batch_size
+        self._visits = visits()
+        self._batches = self._dataset(visits, num_threads).as_numpy_iterator()
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        tf = import_tensorflow()
+        visits = list(itertools.islice(self._visits, self._batch_size))
+        try:
+            return next(self._batches)
+        except tf.errors.OpError:
+            self._raise_what_is_damaged(visits)
+            raise
+
+    def _dataset(self, visits: Callable[[], Iterator[Visit]], num_threads: int) -> Any:
+        tf = import_tensorflow()
+        number = tf.TensorSpec([], tf.int64)
+        dataset = tf.data.Dataset.from_generator(
+            visits, output_signature=Visit(number, number, number)
+        )
+        load = tf.autograph.experimental.do_not_convert(self._load)
+        dataset = dataset.map(load, num_parallel_calls=num_threads, deterministic=True)
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.threading.private_threadpool_size = num_threads
+        options.threading.max_intra_op_parallelism = 1
+        return dataset.batch(self._batch_size).prefetch(_BATCHES_AHEAD).with_options(options)
+
+    def _load(self, visit: Visit) -> dict[str, Any]:
+        """One clip as tensors: part of the tf.data graph."""
+        tf = import_tensorflow()
+        resolution, max_frames = self._store.settings["resolution"], self._choice.max_frames
+        encoded = tf.ensure_shape(tf.numpy_function(self._read, list(visit), tf.string), [None])
+        one_frame = tf.TensorSpec([resolution, resolution, 3], tf.uint8)
+        frames = tf.map_fn(self._decode, encoded, fn_output_signature=one_frame)
+        count = tf.shape(frames)[0]
+        frames = tf.pad(frames, [[0, max_frames - count], [0, 0], [0, 0], [0, 0]])
+        mask = tf.cast(tf.range(max_frames) < count, tf.int32)
+        return {
+            "frames": tf.ensure_shape(frames, [max_frames, resolution, resolution, 3]),
+            "frame_mask": mask,
+        }
+
+    def _read(self, step: np.ndarray, place: np.ndarray, row: np.ndarray) -> np.ndarray:
+        frames = self._store.read(int(row))
+        chosen = self._choice.positions(len(frames), int(step), int(place))
+        return np.array([frames[position] for position in chosen], dtype=object)
+
+    def _decode(self, encoded: Any) -> Any:
+        tf = import_tensorflow()
+        resolution = self._store.settings["resolution"]
+        if self._store.settings["encoding"] == "png":
+            frame = tf.io.decode_png(encoded, channels=3)
+        else:
+            # the exact transform: the fast one differs from machine to machine
+            frame = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.ensure_shape(frame, [resolution, resolution, 3])
+
+    def _raise_what_is_damaged(self, visits: list[Visit]) -> None:
+        """Reads a failed batch again, clip by clip; an error inside tf.data names neither."""
+        tf = import_tensorflow()
+        for visit in visits:
+            for number, frame in enumerate(self._store.read(visit.row)):
+                try:
+                    self._decode(tf.constant(frame))
+                except (tf.errors.OpError, ValueError) as error:
+                    raise DamagedStore(
+                        f"{self._store.name_of(visit.row)}: stored frame {number} is no "
+                        f"{self._store.settings['encoding']} image of "
+                        f"{self._store.settings['resolution']} pixels; delete the store and run "
+                        "`vtr prepare` again"
+                    ) from error

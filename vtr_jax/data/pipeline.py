@@ -1,0 +1,206 @@
+"""From a frame store to batches of NumPy arrays: decoding runs ahead, in TensorFlow's threads.
+
+    store = FrameStore.open("stores/msrvtt")
+    tokens = prepare_tokens(split, max_words=32)
+    for batch in training_batches(store, split, tokens, batch_size=128, max_frames=12, seed=0):
+        ...
+
+A batch is a dict: frames uint8 [B,F,R,R,3], 0 behind the last frame of a clip; frame_mask int32
+[B,F]; token_ids, token_mask int32 [B,L]; clip_index, caption_index int32 [B], places in the split.
+Batches for evaluation also have valid bool [B]: False marks rows that fill up the last batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from vtr_jax.data.batch_plan import RANDOM_CAPTION, BatchPlan
+from vtr_jax.data.frame_choice import UNIFORM
+from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.frame_stream import FrameChoice, FrameStream, Visit
+from vtr_jax.data.split import Split
+from vtr_jax.data.text import tokenize
+
+Batch = dict[str, np.ndarray]
+Tokens = tuple[np.ndarray, np.ndarray]
+
+
+def prepare_tokens(split: Split, max_words: int = 32) -> Tokens:
+    """Tokenises all captions of a split, once for a whole run: ids and mask, int32 [C,L] each."""
+    return tokenize(split.captions, max_words)
+
+
+class TrainingBatches:
+    """An endless iterator of training batches; made by `training_batches`.
+
+    plan tells steps_per_epoch and what an epoch leaves out; step is the next batch's.
+    """
+
+    def __init__(
+        self, plan: BatchPlan, frames: FrameStream, tokens: Tokens, rows: slice, step: int
+    ) -> None:
+        self.plan = plan
+        self.step = step
+        self._frames = frames
+        self._tokens = tokens
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        clip_index, caption_index = (array[self._rows] for array in self.plan.batch(self.step))
+        batch = next(self._frames)
+        token_ids, token_mask = self._tokens
+        batch |= {
+            "token_ids": token_ids[caption_index],
+            "token_mask": token_mask[caption_index],
+            "clip_index": clip_index,
+            "caption_index": caption_index,
+        }
+        self.step += 1
+        return batch
+
+
+def training_batches(
+    store: FrameStore,
+    split: Split,
+    tokens: Tokens,
+    *,
+    batch_size: int,
+    max_frames: int,
+    seed: int,
+    start_step: int = 0,
+    slice_framepos: int = UNIFORM,
+    frame_order: int = 0,
+    caption_mode: str = RANDOM_CAPTION,
+    allow_repeated_clips: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int | None = None,
+) -> TrainingBatches:
+    """Endless training batches from `start_step` on: a function of seed and step alone.
+
+    tokens: `prepare_tokens` of the same split. batch_size: pairs of the global batch, of which a
+    process gets its contiguous share, [batch_size / process_count] rows. caption_mode and
+    allow_repeated_clips: see BatchPlan.of. num_threads: decoding threads, by default one a core.
+
+    Raises ValueError where clips of the split are not in the store, tokens are of another split, or
+    options do not fit together; while iterating, DamagedStore naming shard and clip.
+    """
+    store.require_covers(split)
+    _require_tokens(tokens, split)
+    if not 0 <= process_index < process_count or batch_size % process_count or start_step < 0:
+        raise ValueError(
+            "expected process_index below process_count, a batch_size that process_count divides "
+            f"and start_step of 0 or more, got {process_index} of {process_count}, batch_size "
+            f"{batch_size}, start_step {start_step}"
+        )
+    plan = BatchPlan.of(
+        split,
+        batch_size,
+        seed,
+        caption_mode=caption_mode,
+        allow_repeated_clips=allow_repeated_clips,
+    )
+    share = batch_size // process_count
+    rows = slice(process_index * share, (process_index + 1) * share)
+    store_rows = _store_rows(store, split)
+
+    def visits() -> Iterator[Visit]:
+        for step in itertools.count(start_step):
+            clips = plan.batch(step)[0]
+            for place in range(rows.start, rows.stop):
+                yield Visit(step, place, int(store_rows[clips[place]]))
+
+    choice = FrameChoice(max_frames, slice_framepos, frame_order, seed)
+    frames = FrameStream(store, visits, share, choice, num_threads)
+    return TrainingBatches(plan, frames, tokens, rows, start_step)
+
+
+def clip_batches(
+    store: FrameStore,
+    split: Split,
+    batch_size: int,
+    max_frames: int,
+    slice_framepos: int = UNIFORM,
+    frame_order: int = 0,
+    *,
+    seed: int = 0,
+    num_threads: int | None = None,
+) -> Iterator[Batch]:
+    """Frames of every clip of a split once, in order: frames, frame_mask, clip_index and valid.
+
+    The last batch is filled up to batch_size with rows of zeros, frame_mask 0, clip_index -1 and
+    valid False. Raises ValueError where clips are not in the store, before the first batch.
+    """
+    store.require_covers(split)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    store_rows = _store_rows(store, split)
+
+    def visits() -> Iterator[Visit]:
+        for clip, row in enumerate(store_rows.tolist()):
+            yield Visit(0, clip, row)
+
+    choice = FrameChoice(max_frames, slice_framepos, frame_order, seed)
+    frames = FrameStream(store, visits, batch_size, choice, num_threads)
+    return (
+        _fill_up(batch | {"clip_index": _indices(start, batch_size, len(store_rows))}, batch_size)
+        for start, batch in zip(range(0, len(store_rows), batch_size), frames, strict=True)
+    )
+
+
+def caption_batches(tokens: Tokens, batch_size: int) -> Iterator[Batch]:
+    """Tokens of every caption once, in order: token_ids, token_mask, caption_index and valid.
+
+    The last batch is filled up to batch_size with rows of zeros, caption_index -1, valid False.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    token_ids, token_mask = tokens
+    total = len(token_ids)
+    return (
+        _fill_up(
+            {
+                "token_ids": token_ids[start : start + batch_size],
+                "token_mask": token_mask[start : start + batch_size],
+                "caption_index": _indices(start, batch_size, total),
+            },
+            batch_size,
+        )
+        for start in range(0, total, batch_size)
+    )
+
+
+def _indices(start: int, batch_size: int, total: int) -> np.ndarray:
+    return np.arange(start, min(start + batch_size, total), dtype=np.int32)
+
+
+def _fill_up(batch: Batch, batch_size: int) -> Batch:
+    count = len(next(iter(batch.values())))
+    filled = {}
+    for name, array in batch.items():
+        fill = np.full(
+            (batch_size - count, *array.shape[1:]),
+            -1 if name.endswith("_index") else 0,
+            array.dtype,
+        )
+        filled[name] = np.concatenate([array, fill]) if len(fill) else array
+    return filled | {"valid": np.arange(batch_size) < count}
+
+
+def _store_rows(store: FrameStore, split: Split) -> np.ndarray:
+    return np.array([store.index_of(clip.clip_id) for clip in split.clips], np.int64)
+
+
+def _require_tokens(tokens: Tokens, split: Split) -> None:
+    shapes = [array.shape for array in tokens]
+    if shapes[0] != shapes[1] or len(tokens[0]) != len(split.captions):
+        raise ValueError(
+            f"tokens: expected ids and mask of the {len(split.captions)} captions of "
+            f"{split.dataset} {split.name}, got arrays of shape {shapes[0]} and {shapes[1]}"
+        )

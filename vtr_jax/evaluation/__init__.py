@@ -1,0 +1,1 @@
+"""From scores to numbers a reader can trust: ranks and recalls, protocol card, reports."""

@@ -1,0 +1,238 @@
+"""Pictures of a run as PNG files: loss and recall curves, rank histogram, retrieved frame strips.
+
+matplotlib is imported when the first picture is drawn, without a display and without pyplot.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1d2530"
+QUIET = "#6a7381"
+LINES = "#e3e7ed"
+RIGHT = "#1f9254"
+SERIES = ("#2c6be0", "#e67e22", "#159a8c", "#8a55cf", "#c63d5c", "#7a7f2b")
+MOST_FRAMES_SHOWN = 12
+_DPI = 160
+_RANK_BINS = (1, 2, 3, 4, 5, 10, 20, 50, 100, 500, 1000)
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": QUIET,
+    "axes.edgecolor": LINES,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINES,
+    "grid.linewidth": 0.8,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+}
+
+
+class Hit(NamedTuple):
+    """A retrieved clip: its id, score, whether it is the right one, frames uint8 [N,H,W,3]."""
+
+    clip_id: str
+    score: float
+    is_right: bool
+    frames: np.ndarray
+
+
+def draw_curves(
+    path: Path,
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    recalls: Mapping[str, Sequence[Mapping[str, float]]],
+) -> None:
+    """Draws training loss and recall over steps, one colour a run.
+
+    histories: run -> [{"step", "loss"}, …]; recalls: run -> [{"step", "R@1", "R@5"}, …], either of
+    which may be empty.
+    """
+    figure = _figure(10, 3.5)
+    with _styled():
+        loss_axes, recall_axes = figure.subplots(1, 2)
+        for (run, steps), colour in zip(histories.items(), itertools.cycle(SERIES), strict=False):
+            _draw_loss(loss_axes, run, steps, colour)
+        for (run, points), colour in zip(recalls.items(), itertools.cycle(SERIES), strict=False):
+            _draw_recalls(recall_axes, run, points, colour)
+        _finish(loss_axes, "Training loss", "step")
+        loss_axes.set_ylim(bottom=0)
+        _finish(recall_axes, "Recall while training, %", "step")
+        recall_axes.set_ylim(0, 102)
+        _save(figure, path)
+
+
+def draw_ranks(path: Path, ranks: Mapping[str, np.ndarray]) -> None:
+    """Draws how often the right clip stood at which rank; ranks: run -> 0-based int [Q]."""
+    last = max(int(np.max(values)) for values in ranks.values()) + 1
+    edges = [edge for edge in _RANK_BINS if edge < last]
+    edges.append(last)
+    labels = [
+        str(high) if high == low else f"{low}–{high}"
+        for low, high in zip([1, *(edge + 1 for edge in edges[:-1])], edges, strict=True)
+    ]
+    figure = _figure(10, 3.2)
+    with _styled():
+        axes = figure.subplots()
+        width = 0.8 / len(ranks)
+        for number, (run, values) in enumerate(ranks.items()):
+            upper = np.searchsorted(edges, np.asarray(values) + 1)
+            shares = 100 * np.bincount(upper, minlength=len(edges)) / len(values)
+            places = np.arange(len(edges)) + (number - (len(ranks) - 1) / 2) * width
+            colour = SERIES[number % len(SERIES)]
+            bars = axes.bar(places, shares, 0.9 * width, color=colour, label=run)
+            texts = [f"{share:.0f}" if share >= 0.5 else "" for share in shares]
+            axes.bar_label(bars, texts, padding=2, fontsize=8, color=QUIET)
+        axes.set_xticks(range(len(edges)), labels)
+        axes.grid(False, axis="x")
+        axes.margins(y=0.12)
+        _finish(axes, "Rank of the right clip, % of captions", "rank (1 = found first)")
+        _save(figure, path)
+
+
+def draw_query(path: Path, caption: str, top: Sequence[Hit], note: str = "") -> None:
+    """Draws a caption and the clips retrieved for it, best first, as strips of frames.
+
+    The right clip is marked; note: a short line below the caption. Raises ValueError for frames
+    that are not uint8 [N,H,W,3] with N > 0.
+    """
+    for hit in top:
+        _check_frames(hit)
+    width, left, gap = 10.0, 1.75, 0.14
+    shown = max(min(len(hit.frames), MOST_FRAMES_SHOWN) for hit in top)
+    frame_width = min(1.0, (width - left - 0.25) / shown)
+    heights = [frame_width * hit.frames.shape[1] / hit.frames.shape[2] for hit in top]
+    header = 0.8
+    height = header + sum(heights) + gap * len(top) + 0.1
+    figure = _figure(width, height)
+    with _styled():
+        figure.text(0.25 / width, 1 - 0.32 / height, f"“{caption}”", fontsize=13, va="center")
+        figure.text(*(0.25 / width, 1 - 0.6 / height, note), fontsize=9, color=QUIET, va="center")
+        below = height - header
+        for place, (hit, row) in enumerate(zip(top, heights, strict=True), start=1):
+            below -= row
+            _draw_hit(figure, place, hit, left, below, frame_width)
+            below -= gap
+        _save(figure, path)
+
+
+def _draw_hit(
+    figure: Figure, place: int, hit: Hit, left: float, below: float, frame_width: float
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    width, height = figure.get_size_inches()
+    count = min(len(hit.frames), MOST_FRAMES_SHOWN)
+    row = frame_width * hit.frames.shape[1] / hit.frames.shape[2]
+    middle = (below + row / 2) / height
+    colour = RIGHT if hit.is_right else INK
+    weight = "bold" if hit.is_right else "normal"
+    line = 0.16 / height
+    figure.text(
+        *(0.25 / width, middle, str(place)), fontsize=17, color=colour, weight=weight, va="center"
+    )
+    figure.text(
+        *(0.68 / width, middle + line, f"{hit.score:.3f}"),
+        fontsize=10.5,
+        color=colour,
+        weight=weight,
+        va="center",
+    )
+    figure.text(
+        *(0.68 / width, middle - 0.1 * line, hit.clip_id), fontsize=7.5, color=QUIET, va="center"
+    )
+    if hit.is_right:
+        figure.text(
+            *(0.68 / width, middle - 1.15 * line, "✓ right clip"),
+            fontsize=8,
+            color=RIGHT,
+            weight="bold",
+            va="center",
+        )
+    chosen = np.linspace(0, len(hit.frames) - 1, count).astype(int)
+    for number, index in enumerate(chosen):
+        box = (left + number * frame_width, below, frame_width - 0.05, row - 0.05)
+        axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+        axes.imshow(hit.frames[index], interpolation="bicubic", aspect="auto")
+        axes.set_axis_off()
+    if hit.is_right:
+        frame = Rectangle(
+            ((left - 0.05) / width, (below - 0.05) / height),
+            (count * frame_width + 0.05) / width,
+            (row + 0.05) / height,
+            fill=False,
+            edgecolor=RIGHT,
+            linewidth=2.2,
+            transform=figure.transFigure,
+        )
+        figure.add_artist(frame)
+
+
+def _draw_loss(axes: Axes, run: str, steps: Sequence[Mapping[str, float]], colour: str) -> None:
+    if not steps:
+        return
+    x = np.array([entry["step"] for entry in steps])
+    loss = np.array([entry["loss"] for entry in steps])
+    window = max(1, len(loss) // 30)
+    smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
+    axes.plot(x, loss, color=colour, alpha=0.25, linewidth=1)
+    axes.plot(x[window - 1 :], smooth, color=colour, linewidth=2, label=run)
+
+
+def _draw_recalls(axes: Axes, run: str, points: Sequence[Mapping[str, float]], colour: str) -> None:
+    for name, style in (("R@1", "-"), ("R@5", ":")):
+        known = [point for point in points if name in point]
+        x, y = [point["step"] for point in known], [point[name] for point in known]
+        axes.plot(x, y, style, color=colour, marker="o", markersize=3.5, label=f"{run} {name}")
+
+
+def _finish(axes: Axes, title: str, below: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(below)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+
+
+def _check_frames(hit: Hit) -> None:
+    frames = hit.frames
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise ValueError(
+            f"frames of {hit.clip_id}: expected uint8 [N,H,W,3], N > 0, "
+            f"got {frames.dtype} {list(frames.shape)}"
+        )
+
+
+def _styled() -> AbstractContextManager[None]:
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Software": None})

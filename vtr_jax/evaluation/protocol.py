@@ -1,0 +1,182 @@
+"""The protocol card: everything one must know to compare a score with another.
+
+card = ProtocolCard.of_split(split, frames=12, frame_rate=1, ..., software=software_versions())
+print(card.text())
+card.differences(another_card)        # [] = the scores may stand in one column
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from vtr_jax.evaluation.metrics import TIE_RULES
+
+if TYPE_CHECKING:
+    from vtr_jax.data.split import Split
+
+SCORE_NORMALISATIONS = ("none", "dual softmax", "QB-Norm")
+SELECTIONS = {
+    "none": "none: the checkpoint was not chosen among several",
+    "validation split": "best checkpoint by the validation split",
+    "test split": "best checkpoint by the TEST SPLIT itself (as in the original)",
+}
+_LABELS = {
+    "dataset": "data set",
+    "split_sha256": "split sha256",
+    "captions_per_clip": "captions a clip",
+    "clips_skipped": "clips skipped",
+    "frames": "frames a clip",
+    "frame_rate": "frames a second",
+    "frame_choice": "frame choice",
+    "max_words": "token limit",
+    "captions_cut": "captions cut",
+    "checkpoint_sha256": "checkpoint sha256",
+    "score_normalisation": "score normalisation",
+    "compute_dtype": "compute dtype",
+}
+
+
+@dataclass(frozen=True)
+class ProtocolCard:
+    """How a score came about; equal cards mean equal protocol, checkpoint and software.
+
+    Attributes:
+        dataset, split, split_sha256: what was evaluated (Split.sha256).
+        captions, clips: counted after leaving out what could not be used.
+        captions_per_clip: fewest, mean and most captions of a clip.
+        clips_skipped: clips of the annotations that are missing or unreadable.
+        frames: at most so many frames a clip. frame_rate: frames sampled a second of video.
+        frame_choice: which of them are kept, in which order, e.g. "uniform, normal order".
+        resolution: pixels a side. max_words: token limit with both special tokens.
+        captions_cut: captions longer than that.
+        checkpoint_sha256, recipe: the retriever.
+        score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
+        selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
+        software: name -> version, see `software_versions`.
+
+    Raises:
+        ValueError: an unknown score_normalisation, ties or selection.
+    """
+
+    dataset: str
+    split: str
+    split_sha256: str
+    captions: int
+    clips: int
+    captions_per_clip: tuple[int, float, int]
+    clips_skipped: int
+    frames: int
+    frame_rate: float
+    frame_choice: str
+    resolution: int
+    max_words: int
+    captions_cut: int
+    checkpoint_sha256: str
+    recipe: str
+    score_normalisation: str = "none"
+    ties: str = "once"
+    selection: str = "none"
+    compute_dtype: str = "float32"
+    software: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "captions_per_clip", tuple(self.captions_per_clip))
+        _expect("score_normalisation", self.score_normalisation, SCORE_NORMALISATIONS)
+        _expect("ties", self.ties, tuple(TIE_RULES))
+        _expect("selection", self.selection, tuple(SELECTIONS))
+
+    @classmethod
+    def of_split(cls, split: Split, **settings: Any) -> ProtocolCard:
+        """Returns the card of a split; its counts and hash are filled in, the rest is `settings`.
+
+        Raises ValueError if the split has no caption.
+        """
+        if not split.captions:
+            raise ValueError(f"{split.dataset} {split.name}: a split without captions has no score")
+        counts = [len(split.captions_of(clip)) for clip in range(len(split.clips))]
+        mean = round(sum(counts) / len(counts), 4)
+        return cls(
+            dataset=split.dataset,
+            split=split.name,
+            split_sha256=split.sha256(),
+            captions=len(split.captions),
+            clips=len(split.clips),
+            captions_per_clip=(min(counts), mean, max(counts)),
+            **settings,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the card as plain JSON values; `from_dict` reads them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ProtocolCard:
+        """Returns the card that `to_dict` wrote. Raises ValueError for missing or unknown names."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
+        if missing or unknown:
+            raise ValueError(f"protocol card: missing {missing}, unknown {unknown}")
+        return cls(**values)
+
+    def differences(self, other: ProtocolCard) -> list[str]:
+        """Lists where two protocols differ, as "frames a clip: 12 against 8".
+
+        The retriever itself (checkpoint, recipe) and what should not matter to a score (compute
+        dtype, software) are not compared.
+        """
+        ours, theirs = self._protocol(), other._protocol()
+        return [
+            f"{_label(name)}: {ours[name]} against {theirs[name]}"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+
+    def text(self) -> str:
+        """Returns the card as one readable block of aligned lines."""
+        fewest, mean, most = self.captions_per_clip
+        shown = dataclasses.asdict(self) | {
+            "captions_per_clip": f"{fewest} to {most}, mean {mean:g}",
+            "ties": f"{self.ties}: {TIE_RULES[self.ties]}",
+            "selection": SELECTIONS[self.selection],
+            "frame_rate": f"{self.frame_rate:g}",
+            "software": ", ".join(f"{name} {value}" for name, value in self.software.items()),
+        }
+        width = max(len(_label(name)) for name in shown)
+        return "\n".join(f"{_label(name):<{width}}  {value}" for name, value in shown.items())
+
+    def _protocol(self) -> dict[str, Any]:
+        ignored = ("checkpoint_sha256", "recipe", "compute_dtype", "software")
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in ignored}
+
+
+def software_versions() -> dict[str, str]:
+    """Returns the versions of this package and what computes, the platform and the device kind."""
+    import jax
+
+    import vtr_jax
+
+    device = jax.devices()[0]
+    return {
+        "vtr_jax": vtr_jax.__version__,
+        **{name: metadata.version(name) for name in ("jax", "flax", "numpy")},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": f"{jax.device_count()} x {device.platform} ({device.device_kind})",
+    }
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name, name)
+
+
+def _expect(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(
+            f"protocol card, {name}: expected one of {', '.join(known)}; got {value!r}"
+        )

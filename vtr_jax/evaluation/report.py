@@ -1,0 +1,100 @@
+"""Scores as files: report.json for programs, report.txt for people, always with their protocol.
+
+write_report(directory, card, retrieval_metrics(logits_tv, caption_clip))
+card, results = read_report(directory)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from vtr_jax.evaluation.protocol import ProtocolCard
+
+JSON_FILE = "report.json"
+TEXT_FILE = "report.txt"
+FORMAT_VERSION = 1
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+def write_report(directory: Path | str, card: ProtocolCard, results: Results) -> Path:
+    """Writes report.json and report.txt into a directory (made if absent), each file at once.
+
+    results: {"t2v": {"R@1": …, …}, "v2t": …}; more rows may follow. Returns the path of the JSON.
+    Raises ValueError, before anything is written, if there is no row or a value is not finite.
+    """
+    if not results:
+        raise ValueError("results: expected at least one row of scores, found none")
+    content = {
+        "format_version": FORMAT_VERSION,
+        "results": {name: dict(row) for name, row in results.items()},
+        "protocol": card.to_dict(),
+    }
+    try:
+        encoded = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ValueError(f"results hold NaN or an infinite value: {dict(results)}") from error
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    _replace(directory / TEXT_FILE, format_report(card, results))
+    _replace(directory / JSON_FILE, encoded)
+    return directory / JSON_FILE
+
+
+def read_report(directory: Path | str) -> tuple[ProtocolCard, dict[str, dict[str, float]]]:
+    """Returns the protocol card and the results that `write_report` wrote.
+
+    Raises FileNotFoundError if there is no report, ValueError if it is not one of this format.
+    """
+    path = Path(directory) / JSON_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such report; `vtr evaluate` writes one")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); evaluate again") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: expected a report of format {FORMAT_VERSION}, found {version!r}; "
+            "evaluate again"
+        )
+    return ProtocolCard.from_dict(content["protocol"]), content["results"]
+
+
+def format_report(card: ProtocolCard, results: Results) -> str:
+    """Returns the table of scores and, below it, the protocol they hold for."""
+    return f"{format_table(results)}\n\nProtocol\n{card.text()}\n"
+
+
+def format_table(results: Results) -> str:
+    """Returns scores as an aligned text table: one line a row, one column a score name.
+
+    Percentages and ranks have one decimal, whole counts none; a score that a row lacks is "-".
+    """
+    columns = list(dict.fromkeys(name for row in results.values() for name in row))
+    lines = [["", *columns]]
+    for name, row in results.items():
+        lines.append([DIRECTIONS.get(name, name), *(format_score(row.get(c)) for c in columns)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    )
+
+
+def format_score(value: float | None) -> str:
+    """Returns a score as text: whole numbers as they are, others with one decimal, None as -."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.1f}"
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

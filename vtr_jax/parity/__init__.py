@@ -1,0 +1,1 @@
+"""Comparing a retriever with numbers that an original program recorded."""
