@@ -48,7 +48,8 @@ def get_config(variant: str = "seqTransf") -> ConfigDict:
     config.data.caption_mode = "random_caption"
     config.evaluation.batch_size = 50
     if length == "short":
-        config.epochs = 1
-        config.eval_every = 5
-        config.log_every = 5
+        config.batch_size = 30
+        config.epochs = 2
+        config.eval_every = 4
+        config.log_every = 4
     return config

@@ -34,7 +34,7 @@ def prepare_tokens(split: Split, max_words: int = 32) -> Tokens:
 
 
 class TrainingBatches:
-    """An endless iterator of training batches; made by `training_batches`.
+    """An iterator of training batches; made by `training_batches`.
 
     plan tells steps_per_epoch and what an epoch leaves out; step is the next batch's.
     """
@@ -74,6 +74,7 @@ def training_batches(
     max_frames: int,
     seed: int,
     start_step: int = 0,
+    stop_step: int | None = None,
     slice_framepos: int = UNIFORM,
     frame_order: int = 0,
     caption_mode: str = RANDOM_CAPTION,
@@ -82,7 +83,9 @@ def training_batches(
     process_count: int = 1,
     num_threads: int | None = None,
 ) -> TrainingBatches:
-    """Endless training batches from `start_step` on: a function of seed and step alone.
+    """Training batches from `start_step` up to `stop_step`: a function of seed and step alone.
+
+    Without stop_step they never end.
 
     tokens: `prepare_tokens` of the same split. batch_size: pairs of the global batch, of which a
     process gets its contiguous share, [batch_size / process_count] rows. caption_mode and
@@ -111,7 +114,8 @@ def training_batches(
     store_rows = _store_rows(store, split)
 
     def visits() -> Iterator[Visit]:
-        for step in itertools.count(start_step):
+        steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
+        for step in steps:
             clips = plan.batch(step)[0]
             for place in range(rows.start, rows.stop):
                 yield Visit(step, place, int(store_rows[clips[place]]))

@@ -186,6 +186,7 @@ class Run:
             max_frames=data.max_frames,
             seed=self.config.seed,
             start_step=start_step,
+            stop_step=self.total_steps,
             slice_framepos=data.slice_framepos,
             frame_order=data.train_frame_order,
             caption_mode=data.caption_mode,

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs vtr_jax into .venv and runs the main job on real video files: render, prepare, train,
+# evaluate, report. About 8 minutes on two cores after installation.
+#   bash scripts/demo.sh              everything, into demo/
+#   bash scripts/demo.sh --short      every stage in little, into demo-short/
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+install_vtr_jax ""
+exec .venv/bin/python scripts/demo.py "$@"

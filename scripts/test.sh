@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs vtr_jax with its test tools into .venv and runs lint, format, types and all tests, the
+# models a second time in flax's other graph mode. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+install_vtr_jax "[test]"
+export PATH="$PWD/.venv/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=3
+
+echo "== lint"
+ruff check .
+echo "== format"
+ruff format --check .
+echo "== types"
+mypy
+echo "== tests"
+pytest --durations=20 "$@"
+echo "== models and one case a system in flax's tree mode"
+NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false \
+    pytest tests/models tests/parity/test_models.py -k "not test_case or vit-p32 or seqTransf-2d"

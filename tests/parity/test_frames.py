@@ -1,0 +1,163 @@
+"""Which frames are taken, and their pixels, against what the original loader gave."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtr_jax.data.decode import frames_at, stated_length
+from vtr_jax.data.frame_choice import slice_positions, whole_second_frames
+from vtr_jax.data.video import (
+    UnreadableVideo,
+    normalise_frames,
+    read_video,
+    resize_and_crop,
+    sample_frames,
+)
+
+FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parent / "golden")) / "frames"
+REAL_CLIP = "video7500"  # comes from a public data set, so no copy lies in this repository
+
+
+def recorded_videos() -> set[str]:
+    records = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
+    return {name for name, record in records.items() if "cases" in record and "video" in record}
+
+
+VIDEOS = sorted(recorded_videos() | {REAL_CLIP})
+
+
+@pytest.fixture(params=VIDEOS)
+def recorded(request, golden_dir) -> tuple[dict, Path]:
+    """What was recorded of one video, and the video file."""
+    path = golden_dir / "frames" / f"{request.param}.json"
+    if not path.is_file():
+        pytest.skip(f"no {path} (set VTR_GOLDEN_DIR)")
+    record = json.loads(path.read_text())
+    video = golden_dir.parent / "videos" / record["video"]
+    if not video.is_file():
+        pytest.skip(f"no {video} for {path}")
+    return record, video
+
+
+@pytest.fixture
+def arrays(recorded, golden_dir) -> dict[str, np.ndarray]:
+    path = golden_dir / "frames" / f"{recorded[1].stem}.npz"
+    if not path.is_file():
+        pytest.skip(f"no {path}: indices only were recorded")
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def cases_of(record: dict) -> list[dict]:
+    assert record["cases"]
+    return record["cases"]
+
+
+def stretch_of(case: dict) -> dict:
+    return {name: case[name] for name in ("framerate", "start", "end")}
+
+
+def picked_by_rule(record: dict, case: dict) -> list[int]:
+    return whole_second_frames(record["cv_frame_count"], record["cv_fps"], **stretch_of(case))
+
+
+def test_stated_length_is_opencvs(recorded):
+    record, video = recorded
+    length = stated_length(video)
+    assert length.frame_count == record["cv_frame_count"]
+    assert length.fps == pytest.approx(record["cv_fps"], rel=1e-12)
+
+
+def test_indices(recorded):
+    record, _ = recorded
+    for case in cases_of(record):
+        if "error" in case:
+            with pytest.raises(ValueError):
+                picked_by_rule(record, case)
+            continue
+        requested = [index for index in case["requested"] if index < record["cv_frame_count"]]
+        assert picked_by_rule(record, case) == requested, case
+        decodable = [index for index in requested if index < record["seq_decoded"]]
+        assert decodable == case["picked"], case
+
+
+def test_choice_among_the_picked(recorded):
+    record, _ = recorded
+    compared = 0
+    for case in cases_of(record):
+        for name, expected in case.get("selection", {}).items():
+            max_frames, slice_framepos = (int(part[3:]) for part in name.split("_"))
+            positions = slice_positions(len(case["picked"]), max_frames, slice_framepos)
+            assert positions.tolist() == expected["positions"], (case, name)
+            assert [case["picked"][i] for i in positions] == expected["source_frames"]
+            assert len(positions) == expected["mask_len"]
+            compared += 1
+    assert compared
+
+
+def test_sampled_frames(recorded):
+    record, video = recorded
+    for case in cases_of(record):
+        if "error" in case or not case["picked"]:
+            with pytest.raises(UnreadableVideo):
+                sample_frames(video, **stretch_of(case))
+            continue
+        sampled = sample_frames(video, **stretch_of(case))
+        assert sampled.frame_indices.tolist() == case["picked"], case
+        assert (sampled.width, sampled.height) == (record["width"], record["height"])
+        count, channels, height, width = case["tensor_shape"]
+        assert sampled.frames.shape == (count, height, width, channels)
+        if "frame_mean" in case:
+            pixels = normalise_frames(sampled.frames).astype(np.float64)
+            over = (1, 2, 3)
+            np.testing.assert_allclose(pixels.mean(over), case["frame_mean"], atol=2e-6)
+            np.testing.assert_allclose(pixels.std(over), case["frame_std"], atol=2e-6)
+
+
+def test_pixels(recorded, arrays):
+    _, video = recorded
+    index = int(arrays["source_frame_index"])
+    [(_, image)] = frames_at(video, [index])
+    np.testing.assert_array_equal(image, arrays["source_rgb_u8"])
+    cropped = resize_and_crop(image, 224)
+    np.testing.assert_array_equal(cropped, arrays["source_resized_cropped_u8"])
+    sampled = sample_frames(video, framerate=int(arrays["framerate"]))
+    chosen = sampled.frames[arrays["positions"]]
+    np.testing.assert_array_equal(
+        sampled.frame_indices[arrays["positions"]], arrays["source_frames"]
+    )
+    ours = normalise_frames(chosen).transpose(0, 3, 1, 2).astype(np.float16)
+    np.testing.assert_array_equal(ours, arrays["frames"])
+
+
+@pytest.mark.parametrize("slice_framepos", [0, 1, 2])
+def test_read_video_takes_the_recorded_selection(recorded, slice_framepos):
+    record, video = recorded
+    case = next(case for case in cases_of(record) if case.get("picked"))
+    sampled = sample_frames(video, **stretch_of(case))
+    for max_frames in (4, 12, 64):
+        expected = case["selection"][f"max{max_frames}_pos{slice_framepos}"]
+        frames, mask = read_video(
+            video, max_frames, slice_framepos=slice_framepos, **stretch_of(case)
+        )
+        count = expected["mask_len"]
+        assert mask.tolist() == [1] * count + [0] * (max_frames - count)
+        np.testing.assert_array_equal(frames[:count], sampled.frames[expected["positions"]])
+        assert not frames[count:].any()
+
+
+def test_slice_table(golden_dir):
+    path = golden_dir / "frames" / "slice_table.json"
+    if not path.is_file():
+        pytest.skip(f"no {path} (set VTR_GOLDEN_DIR)")
+    table = json.loads(path.read_text())
+    assert table
+    for row in table:
+        for slice_framepos in (0, 1, 2):
+            ours = slice_positions(row["L"], row["max_frames"], slice_framepos)
+            assert ours.tolist() == row[f"pos{slice_framepos}"], row
