@@ -71,6 +71,7 @@ def _shrink(config: ConfigDict) -> None:
         vision_layers=2,
         text_width=64,
         text_layers=2,
+        vocab_size=2048,
     )
     if "temporal_layers" in config.sizes:
         config.sizes.temporal_layers = 1

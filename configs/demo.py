@@ -29,10 +29,11 @@ def get_config(variant: str = "seqTransf") -> ConfigDict:
         text_width=128,
         text_layers=2,
         context_length=32,
+        vocab_size=2048,
     )
     config.seed = 0
     config.batch_size = 60
-    config.epochs = 40
+    config.epochs = 20
     config.log_every = 20
     config.eval_every = 50
 

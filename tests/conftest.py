@@ -1,10 +1,16 @@
-"""Where tests find recorded numbers and shared data, and the compilation cache they share."""
+"""Where tests find recorded numbers and shared data, small retrievers, kept compilations."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -30,7 +36,165 @@ def golden_dir() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _jax_settings():
-    """Full float32 products, as every recorded number was compared with."""
+    """Full float32 products, as every recorded number was compared with, and kept compilations.
+
+    VTR_TEST_CACHE names the folder of compiled programs, empty for none.
+    """
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
+    cache = os.environ.get("VTR_TEST_CACHE", str(REPOSITORY / ".cache" / "jax-tests"))
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip():
+    """The smallest CLIP in which nothing is trivial: two heads, several layers, four patches."""
+    from vtr_jax.models.clip import clip_config
+
+    return clip_config(
+        embed_dim=32,
+        image_resolution=16,
+        patch_size=8,
+        vision_width=32,
+        vision_layers=2,
+        vision_heads=2,
+        text_width=32,
+        text_layers=3,
+        text_heads=2,
+        context_length=12,
+        vocab_size=64,
+    )
+
+
+def random_leaf(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Parameters that depend on their path alone, so that recipes share equal towers."""
+    if path == "logit_scale":
+        return np.array(2.0, np.float32)
+    normal = np.random.default_rng(zlib.crc32(path.encode())).standard_normal(shape)
+    spread = shape[-2] ** -0.5 if len(shape) > 2 else 0.3
+    return (spread * normal + path.endswith("scale")).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_retriever(tiny_clip):
+    """Makes small retrievers with random parameters: tiny_retriever("clip4clip", sizes, ...)."""
+    import jax
+
+    from vtr_jax.models.recipes import recipe_named
+    from vtr_jax.models.retriever import Retriever, abstract_retriever
+
+    @functools.cache
+    def make(recipe="clip", *, activation="quick_gelu", **options) -> Retriever:
+        linear_patch = options.get("linear_patch", "2d")
+        towers = dataclasses.replace(
+            tiny_clip,
+            vision=dataclasses.replace(
+                tiny_clip.vision, linear_patch=linear_patch, activation=activation
+            ),
+            text=dataclasses.replace(tiny_clip.text, activation=activation),
+        )
+        sizes = {"temporal_layers": 2} if options.get("sim_header") == "seqTransf" else {}
+        config = recipe_named(recipe).config(towers, options, sizes)
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.device_put(
+                random_leaf(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
+            ),
+            abstract_retriever(config).params,
+        )
+        return Retriever(params, {}, config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_batch():
+    """Three captions and three clips of 3, 2 and 1 frames for tiny_retriever, as NumPy arrays."""
+    rng = np.random.default_rng(0)
+    token_ids = np.zeros((3, 8), np.int32)
+    for row, length in enumerate((8, 5, 3)):
+        token_ids[row, :length] = [62, *rng.integers(1, 62, length - 2), 63]
+    return {
+        "token_ids": token_ids,
+        "token_mask": (token_ids != 0).astype(np.int32),
+        "frames": rng.integers(0, 256, (3, 3, 16, 16, 3), np.uint8),
+        "frame_mask": np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]], np.int32),
+    }
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(tiny_retriever, tmp_path_factory) -> Path:
+    """tiny_retriever("clip") under OpenAI's names; its two heads are not told by any shape."""
+    from safetensors.numpy import save_file
+
+    from vtr_jax.convert.from_state_dict import to_state_dict
+
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny-clip.safetensors"
+    save_file(to_state_dict(tiny_retriever("clip")), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory) -> Any:
+    """A rendered SyntheticDataset: 16 clips to train on (two captions each), 5 val, 7 test."""
+    from vtr_jax.data.synthetic import render_dataset
+
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    return render_dataset(
+        folder, 16, seed=3, num_val=5, num_test=7, direction_pairs=1, video_size=48
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory, tiny_dataset) -> Path:
+    """A frame store of all its clips, 9 frames of 32 pixels each; tests must not change it."""
+    from vtr_jax.data.annotations import read_split
+    from vtr_jax.data.frame_store import prepare
+
+    folder = tmp_path_factory.mktemp("tiny") / "store"
+    splits = [read_split("table", tiny_dataset.captions_file, n) for n in ("train", "val", "test")]
+    prepare(splits, tiny_dataset.videos_dir, folder, framerate=4, resolution=32, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_dataset, tiny_store) -> Callable[..., Any]:
+    """Settings of a run on the tiny data set: towers of one layer, 32 steps, all parameters.
+
+    Called with changes as a dict of flat names; the same settings share one compiled step.
+    """
+    from vtr_jax.training.command import read_config
+
+    settings = {
+        "data.annotations": str(tiny_dataset.captions_file),
+        "data.store": str(tiny_store),
+        "clip.vision_layers": 1,
+        "clip.text_layers": 1,
+        "epochs": 8,
+        "eval_every": 8,
+        "batch_size": 8,
+        "log_every": 8,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.coef_lr": 1.0,
+        "optimizer.freeze_layer_num": -1,
+    }
+
+    def build(changes: dict[str, Any] | None = None, variant: str = "smoke") -> Any:
+        config = read_config(f"{REPOSITORY / 'configs' / 'clip4clip.py'}:{variant}")
+        config.update_from_flattened_dict(settings | (changes or {}))
+        return config
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_config) -> Path:
+    """The workdir of a finished run of `tiny_config()`; tests must not change it."""
+    from vtr_jax.training.loop import train
+
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    train(tiny_config(), workdir)
+    return workdir

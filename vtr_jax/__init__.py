@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "load_retriever": "vtr_jax.checkpoint",
     "convert_checkpoint": "vtr_jax.convert.convert_checkpoint",
-    "retriever_from_state_dict": "vtr_jax.convert.state_dict",
-    "to_state_dict": "vtr_jax.convert.state_dict",
+    "retriever_from_state_dict": "vtr_jax.convert.from_state_dict",
+    "to_state_dict": "vtr_jax.convert.from_state_dict",
     "tokenize": "vtr_jax.data.text",
     "read_video": "vtr_jax.data.video",
     "Retriever": "vtr_jax.models.retriever",

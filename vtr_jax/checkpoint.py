@@ -1,8 +1,8 @@
 """The retriever directory: weights that Orbax wrote, and the JSON that gives them meaning.
 
-    DIR/retriever.json     recipe, sizes, options, where the weights come from, versions
-    DIR/weights/           converted or exported weights, or
-    DIR/checkpoints/STEP/  what training saved; the best by validation is the one that counts
+DIR/retriever.json     recipe, sizes, options, origin of the weights, versions, files
+DIR/weights/           converted or exported weights, or
+DIR/checkpoints/STEP/  what training saved; the best by validation is the one that counts
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vtr_jax import __version__
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.sharding import make_mesh, shardings
+from vtr_jax.versions import software_versions
 
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "retriever.json"
@@ -33,14 +33,6 @@ WEIGHTS_FOLDER = "weights"
 CHECKPOINTS_FOLDER = "checkpoints"
 RETRIEVER_ITEM = "retriever"
 CHECKPOINT_METRICS = "metrics"
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of the packages that decide a number."""
-    import importlib.metadata
-
-    names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {"vtr_jax": __version__, **{name: importlib.metadata.version(name) for name in names}}
 
 
 def config_to_json(config: RetrieverConfig) -> dict[str, Any]:
@@ -55,11 +47,11 @@ def config_to_json(config: RetrieverConfig) -> dict[str, Any]:
 
 
 def config_from_json(values: Mapping[str, Any]) -> RetrieverConfig:
-    """The RetrieverConfig that config_to_json wrote; raises ValueError for unknown fields."""
+    """The RetrieverConfig that config_to_json wrote; raises ValueError for anything else."""
     try:
         clip = ClipConfig(VisionConfig(**values["vision"]), TextConfig(**values["text"]))
         return recipe_named(values["recipe"]).config(clip, values["options"], values["sizes"])
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"the description of the retriever cannot be read: {error}") from error
 
 
@@ -77,7 +69,7 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        version = description["format_version"]
+        version = int(description["format_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged, expected JSON with format_version ({error})") from error
     if version > FORMAT_VERSION:
@@ -112,6 +104,36 @@ def check_new_directory(directory: str | os.PathLike[str]) -> Path:
     return path
 
 
+def _write_weights(folder: Path, tree: Any) -> None:
+    """Save arrays as they are: neither copied nor compressed, so that they are in memory once."""
+    import orbax.checkpoint as ocp
+
+    kinds = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=kinds)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(tree))
+
+
+def _file_sizes(folder: Path, relative_to: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(relative_to).as_posix(): path.stat().st_size for path in files}
+
+
+def _check_files(directory: Path, sizes: Mapping[str, int]) -> None:
+    """Refuse a directory whose files are not all there in full; raises ValueError naming one."""
+    for name, size in sizes.items():
+        path = directory / name
+        found = path.stat().st_size if path.is_file() else 0
+        if found != size:
+            raise ValueError(
+                f"{path}: expected {size} bytes, found {found}: the directory is damaged or was "
+                "copied in part; convert or copy it again"
+            )
+
+
 def write_retriever(
     directory: str | os.PathLike[str],
     config: RetrieverConfig,
@@ -124,18 +146,15 @@ def write_retriever(
     params: nested dict of arrays in any float dtype (kept on disk, float32 when loaded).
     Raises FileExistsError if the directory holds anything.
     """
-    import orbax.checkpoint as ocp
-
     target = check_new_directory(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = {"params": params, "state": state or {}}
-            checkpointer.save((partial / WEIGHTS_FOLDER).absolute(), tree)
-        write_description(partial, config, facts)
+        _write_weights(partial / WEIGHTS_FOLDER, {"params": params, "state": state or {}})
+        sizes = _file_sizes(partial / WEIGHTS_FOLDER, partial)
+        write_description(partial, config, {**(facts or {}), "files": sizes})
         if target.exists():
             target.rmdir()
         partial.replace(target)
@@ -215,6 +234,12 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterat
             yield f"wrong shape: {name}: expected {wanted[name]}, found {stored[name]}"
 
 
+def _brief(error: Exception) -> str:
+    """What an error of Orbax or TensorStore says before it prints its whole state."""
+    first, *_ = str(error).splitlines() or [type(error).__name__]
+    return first[:300]
+
+
 def restore_tree(folder: Path, target: Any) -> Any:
     """The tree saved in a folder, checked leaf by leaf against a target.
 
@@ -223,19 +248,21 @@ def restore_tree(folder: Path, target: Any) -> Any:
     are damaged.
     """
     import orbax.checkpoint as ocp
+    from etils import epath
 
-    with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            stored = checkpointer.metadata(folder.absolute()).item_metadata
-            differences = list(_differences(_shapes_by_path(stored.tree), _shapes_by_path(target)))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{folder}: the saved arrays cannot be read: {error}") from error
-        if differences:
-            raise ValueError("\n  ".join([f"{folder}: does not fit its description", *differences]))
-        try:
-            return checkpointer.restore(folder.absolute(), target)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-            raise ValueError(f"{folder}: the saved arrays are damaged: {error}") from error
+    handler = ocp.StandardCheckpointHandler()
+    path = epath.Path(folder.absolute())
+    try:
+        stored = handler.metadata(path).tree
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{folder}: the saved arrays cannot be read: {_brief(error)}") from error
+    differences = list(_differences(_shapes_by_path(stored), _shapes_by_path(target)))
+    if differences:
+        raise ValueError("\n  ".join([f"{folder}: does not fit its description", *differences]))
+    try:
+        return handler.restore(path, args=ocp.args.StandardRestore(target))
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+        raise ValueError(f"{folder}: the saved arrays are damaged: {_brief(error)}") from error
 
 
 def load_retriever(
@@ -251,9 +278,12 @@ def load_retriever(
     parameters are float32 either way. step: which checkpoint of a training run, None for the
     best. Raises FileNotFoundError or ValueError naming what is missing or does not fit.
     """
-    path = Path(directory)
+    path, runtime = Path(directory), Runtime(compute_dtype)
     description = read_description(path)
-    config = config_from_json(description["retriever"])
+    try:
+        config = config_from_json(description["retriever"])
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path / DESCRIPTION_FILE}: {error}") from error
     abstract = abstract_retriever(config)
     tree = {"params": abstract.params, "state": abstract.state}
     target = jax.tree.map(
@@ -261,7 +291,7 @@ def load_retriever(
         tree,
         shardings(tree, mesh or make_mesh()),
     )
-    restored = restore_tree(weights_folder(path, step), target)
-    return Retriever(
-        restored["params"], restored.get("state", {}), config, Runtime(compute_dtype)
-    )
+    folder = weights_folder(path, step)
+    _check_files(path, description.get("files", {}))
+    restored = restore_tree(folder, target)
+    return Retriever(restored["params"], restored.get("state", {}), config, runtime)

@@ -45,8 +45,11 @@ def convert(arguments: Sequence[str]) -> None:
     parser.add_argument("source", help="checkpoint file, or Hugging Face folder")
     parser.add_argument("directory", help="where to write the retriever directory; must be new")
     parser.add_argument("--recipe", default="clip", choices=sorted(RECIPES), help="default: clip")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="for what CLIP has no weights for (default 0)"
+    )
     known, rest = parser.parse_known_args(arguments)
-    report = convert_checkpoint(known.source, known.directory, known.recipe, **parse_options(rest))
+    report = convert_checkpoint(**vars(known), **parse_options(rest))
     print(report)
     print(f"wrote    {known.directory}")
 
@@ -98,36 +101,25 @@ def prepare(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train a retriever; the same command again resumes it."""
-    from absl import flags
-    from ml_collections import config_flags
+    from vtr_jax.training.command import read_config
 
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", help_string="recipe file, FILE.py or FILE.py:VARIANT", flag_values=values
+    parser = _parser(
+        "train",
+        train,
+        "--config.name=value sets anything else, e.g. --config.batch_size=64 "
+        "--config.data.store=DIR --config.optimizer.learning_rate=1e-4; every setting and its "
+        "default: vtr_jax/training/config.py, overlaid by the recipe file",
     )
-    workdir = flags.DEFINE_string(
-        "workdir", None, "where checkpoints and logs go", flag_values=values
+    parser.add_argument(
+        "--config", required=True, metavar="FILE.py[:VARIANT]", help="recipe file, see configs/"
     )
-    if {"--help", "-h"} & set(arguments):
-        print(
-            f"usage: vtr train --config=FILE.py:VARIANT --workdir=DIR [--config.NAME=VALUE ...]\n\n"
-            f"{train.__doc__}\n\nEvery setting and its default: vtr_jax/training/config.py, or\n"
-            f"the recipe file. Any of them can be set: --config.batch_size=64\n"
-            f"--config.data.store=DIR --config.optimizer.learning_rate=1e-4"
-        )
-        return
-    try:
-        rest = values(["vtr train", *arguments])[1:]
-    except (flags.Error, AttributeError, KeyError) as error:
-        raise ValueError(str(error).strip("\"'")) from error
-    if rest:
-        raise ValueError(f"argument {rest[0]!r}: expected --config.name=value")
-    if config.value is None or not workdir.value:
-        raise ValueError("--config=FILE.py and --workdir=DIR are needed; see vtr train --help")
+    parser.add_argument("--workdir", required=True, help="where checkpoints and logs go")
+    known, rest = parser.parse_known_args(arguments)
+    config = read_config(known.config, rest)
 
     from vtr_jax.training.loop import train as run_training
 
-    run_training(config.value, Path(workdir.value))
+    run_training(config, Path(known.workdir))
 
 
 def evaluate(arguments: Sequence[str]) -> None:

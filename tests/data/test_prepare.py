@@ -20,9 +20,9 @@ import pytest
 
 from vtr_jax.data.frame_store import FrameStore, StoreSettings, TooManyBadVideos, prepare
 from vtr_jax.data.frame_store import finish as finish_module
-from vtr_jax.data.frame_store.files import write_atomically
 from vtr_jax.data.frame_store.workers import run_jobs
 from vtr_jax.data.split import Split, VideoClip
+from vtr_jax.files import write_atomically
 
 PREPARE_KILLED = """
 import sys

@@ -170,7 +170,7 @@ def test_other_peoples_directories_are_left_alone(dataset, tmp_path):
     [
         ({"num_clips": 0}, "at least one clip a split"),
         ({"direction_pairs": 6}, "6 pairs need 12 test clips, num_test is 10"),
-        ({"num_test": 900}, "at most half of the 1152 combinations"),
+        ({"num_test": 900}, "at most half of the 480 combinations"),
         ({"video_size": 33}, "even number, 32 or more; got 33"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,15 +17,15 @@ import numpy as np
 
 from vtr_jax.checkpoint import check_new_directory, write_retriever
 from vtr_jax.convert.checkpoint_file import CheckpointFile, open_checkpoint, strip_prefix
-from vtr_jax.convert.from_state_dict import config_of_state_dict, retriever_from_state_dict
+from vtr_jax.convert.from_state_dict import config_of_state_dict
 from vtr_jax.convert.huggingface_names import openai_names
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.rows import params_from_original
-from vtr_jax.convert.sizes import TOWER_OPTIONS
+from vtr_jax.convert.sizes import split_options
+from vtr_jax.models.clip import TOKENISER_VOCABULARY
 from vtr_jax.models.initialise import initialise_from_clip
-from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
-from vtr_jax.models.retriever import abstract_retriever
+from vtr_jax.models.retriever import Retriever, abstract_retriever
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +105,15 @@ def _is_bare_clip(file: CheckpointFile, recipe: str) -> bool:
     return bool(prefix) and "visual.proj" in file.tensors
 
 
-def _start_from_clip(
-    file: CheckpointFile, recipe: str, towers: dict[str, Any], own: dict[str, Any], seed: int
-) -> tuple[RetrieverConfig, Params]:
-    clip = retriever_from_state_dict(file.tensors, "clip", **towers)
-    retriever = initialise_from_clip(clip, recipe, jax.random.key(seed), own)
-    return retriever.config, retriever.params
+def _read(file: CheckpointFile, recipe: str, options: dict[str, Any]) -> Retriever:
+    """The retriever whose parameters are in the file, in the file's dtypes."""
+    what = str(file.path)
+    config = config_of_state_dict(file.tensors, recipe, what, **options)
+    abstract = abstract_retriever(config).params
+    params = params_from_original(
+        file.tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what
+    )
+    return Retriever(params, {}, config)
 
 
 def convert_checkpoint(
@@ -131,30 +135,31 @@ def convert_checkpoint(
     """
     known = recipe_named(recipe)
     check_new_directory(directory)
-    given = {name: value for name, value in options.items() if name in TOWER_OPTIONS}
-    own = {name: value for name, value in options.items() if name not in TOWER_OPTIONS}
-    known.complete_options(own)
-    file = _clip_names(openai_names(open_checkpoint(source)), recipe)
+    given, own = split_options(known, options)
+    file = _clip_names(openai_names(open_checkpoint(Path(source))), recipe)
     towers = _facts(file, given)
-    what = str(file.path)
     notes = file.notes
     if _is_bare_clip(file, recipe):
-        config, params = _start_from_clip(file, recipe, towers, own, seed)
+        clip = _read(file, "clip", towers)
+        retriever = initialise_from_clip(clip, recipe, jax.random.key(seed), own)
         notes = (*notes, f"CLIP weights start a {recipe}; what they lack is drawn from seed {seed}")
     else:
-        config = config_of_state_dict(file.tensors, recipe, what, **towers, **own)
-        abstract = abstract_retriever(config).params
-        params = params_from_original(
-            file.tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what
+        retriever = _read(file, recipe, {**towers, **own})
+    vocabulary = retriever.config.clip.text.vocab_size
+    if vocabulary < TOKENISER_VOCABULARY:
+        notes = (
+            *notes,
+            f"vocabulary of {vocabulary}, the tokeniser has {TOKENISER_VOCABULARY}: words wrap "
+            "around, and captions mean something only to a tower trained so",
         )
     report = ConversionReport(
-        source=file.path.name,
+        source=file.path.absolute().name,
         format=file.format,
         sha256=file.sha256,
-        config=config,
-        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
+        config=retriever.config,
+        parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(retriever.params)),
         notes=notes,
-        assumed=_assumptions(config, towers),
+        assumed=_assumptions(retriever.config, towers),
     )
-    write_retriever(directory, config, params, facts=report.facts())
+    write_retriever(directory, retriever.config, retriever.params, facts=report.facts())
     return report

@@ -11,11 +11,9 @@ import numpy as np
 
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.rows import original_from_params, params_from_original
-from vtr_jax.convert.sizes import TOWER_OPTIONS, infer_clip_config, told_by_names
+from vtr_jax.convert.sizes import infer_clip_config, split_options, told_by_names
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
-
-KEEP_FILE_DTYPE = None
 
 
 def config_of_state_dict(
@@ -28,10 +26,8 @@ def config_of_state_dict(
     options, options that the names contradict, and names that no such system has.
     """
     shapes = {name: tuple(np.shape(tensor)) for name, tensor in tensors.items()}
-    towers = {name: value for name, value in options.items() if name in TOWER_OPTIONS}
-    own = {name: value for name, value in options.items() if name not in TOWER_OPTIONS}
     known = recipe_named(recipe)
-    known.complete_options(own)
+    towers, own = split_options(known, options)
     prefix = NAME_TABLES[recipe].clip_prefix
     if prefix and f"{prefix}visual.proj" not in shapes and "visual.proj" in shapes:
         raise ValueError(
@@ -45,7 +41,10 @@ def config_of_state_dict(
             raise ValueError(
                 f"{what}: option {name}={own[name]} contradicts its names, which say {value}"
             )
-    return known.config(clip, {**own, **told}, sizes)
+    try:
+        return known.config(clip, {**own, **told}, sizes)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def retriever_from_state_dict(

@@ -8,16 +8,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtr_jax.models.clip import ClipConfig, clip_config
+from vtr_jax.models.recipes import Recipe
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 TOWER_OPTIONS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
 
 
+def split_options(
+    recipe: Recipe, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of the towers and those of the recipe, apart.
+
+    Raises ValueError for a name that neither has, with the nearest one.
+    """
+    towers = {name: value for name, value in given.items() if name in TOWER_OPTIONS}
+    own = {name: value for name, value in given.items() if name not in TOWER_OPTIONS}
+    recipe.complete_options(own, others=TOWER_OPTIONS)
+    return towers, own
+
+
 def _refuse_other_towers(shapes: Shapes, prefix: str, what: str) -> None:
     if f"{prefix}visual.proj" in shapes:
         return
-    if any(name.startswith(f"{prefix}visual.layer1.") for name in shapes):
+    if any(name.startswith(("visual.layer1.", "clip.visual.layer1.")) for name in shapes):
         raise ValueError(
             f"{what}: a ResNet image tower (visual.layer1.*); only Vision Transformers "
             "(ViT-B/32, ViT-B/16, ViT-L/14, ...) can be converted"
@@ -54,7 +68,7 @@ def infer_clip_config(
 
     prefix: what stands before CLIP's keys. given: what shapes do not tell (activation,
     vision_heads, text_heads, layer_norm_eps, end_of_text_id). Heads default to width / 64.
-    Raises ValueError for a ResNet, another architecture, or missing names.
+    Raises ValueError for a ResNet, another architecture, missing names, or values that cannot be.
     """
     _refuse_other_towers(shapes, prefix, what)
     width, _, _, patch = _shape(shapes, f"{prefix}visual.conv1.weight", 4, what)
@@ -78,16 +92,20 @@ def infer_clip_config(
         activation=given.get("activation") or "quick_gelu",
         linear_patch="3d" if three_d else "2d",
     )
-    return with_facts(config, given.get("layer_norm_eps"), given.get("end_of_text_id"))
+    return _with_facts(config, given.get("layer_norm_eps"), given.get("end_of_text_id"))
 
 
-def with_facts(config: ClipConfig, eps: float | None, end_of_text_id: int | None) -> ClipConfig:
+def _with_facts(config: ClipConfig, eps: float | None, end_of_text_id: int | None) -> ClipConfig:
     """The config with a norm epsilon and an end-of-text rule, where they are known."""
     vision, text = config.vision, config.text
     if eps is not None:
+        if not isinstance(eps, float) or not 0 < eps < 1:
+            raise ValueError(f"layer_norm_eps: expected a small positive number, got {eps!r}")
         vision = dataclasses.replace(vision, layer_norm_eps=eps)
         text = dataclasses.replace(text, layer_norm_eps=eps)
     if end_of_text_id is not None:
+        if not isinstance(end_of_text_id, int) or end_of_text_id < 0:
+            raise ValueError(f"end_of_text_id: expected a token id, got {end_of_text_id!r}")
         text = dataclasses.replace(text, end_of_text_id=end_of_text_id)
     return ClipConfig(vision, text)
 

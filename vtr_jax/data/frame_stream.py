@@ -85,6 +85,10 @@ class FrameStream:
             self._raise_what_is_damaged(visits)
             raise
 
+    def close(self) -> None:
+        """Stops reading ahead; TensorFlow complains where a program ends in the middle of that."""
+        self._batches = iter(())
+
     def _dataset(self, visits: Callable[[], Iterator[Visit]], num_threads: int) -> Any:
         tf = import_tensorflow()
         number = tf.TensorSpec([], tf.int64)

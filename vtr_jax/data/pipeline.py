@@ -64,6 +64,10 @@ class TrainingBatches:
         self.step += 1
         return batch
 
+    def close(self) -> None:
+        """Stops reading ahead; nothing more can be taken."""
+        self._frames.close()
+
 
 def training_batches(
     store: FrameStore,

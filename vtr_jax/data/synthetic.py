@@ -1,6 +1,6 @@
 """The demo's data set: real H.264 files of moving shapes, with captions in which time matters.
 
-    dataset = render_dataset("demo-data", num_clips=600, seed=0)
+    dataset = render_dataset("demo-data", num_clips=1000, seed=0)
     split = read_split("table", dataset.captions_file, "train")
 
 synthetic_scenes.py decides what is shown and how it is worded; this module draws and encodes it.
@@ -28,12 +28,9 @@ NUM_FRAMES = 2 * FRAMES_PER_SECOND + 1
 FORMAT_VERSION = 1
 _COLOURS = {
     "red": (226, 58, 62),
-    "orange": (245, 138, 40),
     "yellow": (250, 214, 64),
     "green": (62, 178, 92),
     "blue": (66, 118, 238),
-    "purple": (150, 82, 212),
-    "pink": (246, 130, 184),
     "white": (242, 244, 247),
 }
 _RADIUS = {"small": 0.1, "large": 0.18}
@@ -70,7 +67,7 @@ class _Settings:
 
 def render_dataset(
     directory: Path | str,
-    num_clips: int = 600,
+    num_clips: int = 1000,
     seed: int = 0,
     *,
     num_val: int = 50,
@@ -217,12 +214,8 @@ def _shape_mask(shape: str, centre: np.ndarray, radius: float, size: int) -> np.
     canvas = Image.new("L", (side, side))
     draw = ImageDraw.Draw(canvas)
     reach = round(radius * side)
-    if shape in ("circle", "ring"):
-        box = [*(centre - reach), *(centre + reach)]
-        draw.ellipse(box, fill=255)
-        if shape == "ring":
-            hole = 0.55 * reach
-            draw.ellipse([*(centre - hole), *(centre + hole)], fill=0)
+    if shape == "circle":
+        draw.ellipse([*(centre - reach), *(centre + reach)], fill=255)
     else:
         corners = centre + reach * np.array(_CORNERS[shape])
         draw.polygon([tuple(corner) for corner in corners], fill=255)
@@ -236,13 +229,8 @@ def _star() -> list[tuple[float, float]]:
     return list(zip(radii * np.cos(angles), radii * np.sin(angles), strict=True))
 
 
-_ARM = 0.34
 _CORNERS: dict[str, list[tuple[float, float]]] = {
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
     "triangle": [(0.0, -1.05), (1.05, 0.8), (-1.05, 0.8)],
     "star": _star(),
-    "cross": [
-        *((-_ARM, -1.0), (_ARM, -1.0), (_ARM, -_ARM), (1.0, -_ARM), (1.0, _ARM), (_ARM, _ARM)),
-        *((_ARM, 1.0), (-_ARM, 1.0), (-_ARM, _ARM), (-1.0, _ARM), (-1.0, -_ARM), (-_ARM, -_ARM)),
-    ],
 }

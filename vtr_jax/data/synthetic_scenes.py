@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
-SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
+COLOURS = ("red", "yellow", "green", "blue", "white")
+SHAPES = ("circle", "square", "triangle", "star")
 SIZES = ("small", "large")
 OPPOSITE = {"right": "left", "left": "right", "up": "down", "down": "up"}
 MOTIONS: tuple[tuple[str, ...], ...] = (

@@ -6,6 +6,7 @@ matplotlib is imported when the first picture is drawn, without a display and wi
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,8 @@ RIGHT = "#1f9254"
 SERIES = ("#2c6be0", "#e67e22", "#159a8c", "#8a55cf", "#c63d5c", "#7a7f2b")
 MOST_FRAMES_SHOWN = 12
 _DPI = 160
+# Inches.
+_WIDTH, _MARGIN, _STRIPS_LEFT, _BETWEEN, _LABEL_HEIGHT = 10.0, 0.25, 1.75, 0.06, 0.62
 _RANK_BINS = (1, 2, 3, 4, 5, 10, 20, 50, 100, 500, 1000)
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -44,7 +47,10 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": QUIET,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
-    "legend.frameon": False,
+    "legend.edgecolor": "white",
+    "legend.framealpha": 0.9,
+    # A dollar sign in a caption is a dollar sign.
+    "text.parse_math": False,
     "lines.solid_capstyle": "round",
 }
 
@@ -68,8 +74,9 @@ def draw_curves(
     histories: run -> [{"step", "loss"}, …]; recalls: run -> [{"step", "R@1", "R@5"}, …], either of
     which may be empty.
     """
-    figure = _figure(10, 3.5)
     with _styled():
+        figure = _figure(_WIDTH, 3.5)
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
         loss_axes, recall_axes = figure.subplots(1, 2)
         for (run, steps), colour in zip(histories.items(), itertools.cycle(SERIES), strict=False):
             _draw_loss(loss_axes, run, steps, colour)
@@ -83,16 +90,17 @@ def draw_curves(
 
 
 def draw_ranks(path: Path, ranks: Mapping[str, np.ndarray]) -> None:
-    """Draws how often the right clip stood at which rank; ranks: run -> 0-based int [Q]."""
-    last = max(int(np.max(values)) for values in ranks.values()) + 1
+    """Draws how often the matching clip stood at which rank; ranks: run -> 0-based int [Q]."""
+    last = max(10, *(int(np.max(values)) + 1 for values in ranks.values()))
     edges = [edge for edge in _RANK_BINS if edge < last]
     edges.append(last)
     labels = [
         str(high) if high == low else f"{low}–{high}"
         for low, high in zip([1, *(edge + 1 for edge in edges[:-1])], edges, strict=True)
     ]
-    figure = _figure(10, 3.2)
     with _styled():
+        figure = _figure(_WIDTH, 3.2)
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
         axes = figure.subplots()
         width = 0.8 / len(ranks)
         for number, (run, values) in enumerate(ranks.items()):
@@ -106,86 +114,76 @@ def draw_ranks(path: Path, ranks: Mapping[str, np.ndarray]) -> None:
         axes.set_xticks(range(len(edges)), labels)
         axes.grid(False, axis="x")
         axes.margins(y=0.12)
-        _finish(axes, "Rank of the right clip, % of captions", "rank (1 = found first)")
+        _finish(axes, "Rank of the matching clip, % of captions", "rank (1 = found first)")
         _save(figure, path)
 
 
 def draw_query(path: Path, caption: str, top: Sequence[Hit], note: str = "") -> None:
     """Draws a caption and the clips retrieved for it, best first, as strips of frames.
 
-    The right clip is marked; note: a short line below the caption. Raises ValueError for frames
-    that are not uint8 [N,H,W,3] with N > 0.
+    The matching clip is marked; note: a short line below the caption. Raises ValueError without a
+    hit, and for frames that are not uint8 [N,H,W,3] with N > 0.
     """
+    if not top:
+        raise ValueError(f"no clip was retrieved for {caption!r}: expected at least one to draw")
     for hit in top:
         _check_frames(hit)
-    width, left, gap = 10.0, 1.75, 0.14
+    words = textwrap.wrap(f"“{caption}”", 88, max_lines=3, placeholder=" …”")
     shown = max(min(len(hit.frames), MOST_FRAMES_SHOWN) for hit in top)
-    frame_width = min(1.0, (width - left - 0.25) / shown)
-    heights = [frame_width * hit.frames.shape[1] / hit.frames.shape[2] for hit in top]
-    header = 0.8
-    height = header + sum(heights) + gap * len(top) + 0.1
-    figure = _figure(width, height)
+    frame_width = min(1.0, (_WIDTH - _STRIPS_LEFT - _MARGIN) / shown) - _BETWEEN
+    rows = [frame_width * hit.frames.shape[1] / hit.frames.shape[2] for hit in top]
+    header = 0.55 + 0.25 * len(words)
+    height = header + sum(max(row, _LABEL_HEIGHT) + 0.18 for row in rows)
     with _styled():
-        figure.text(0.25 / width, 1 - 0.32 / height, f"“{caption}”", fontsize=13, va="center")
-        figure.text(*(0.25 / width, 1 - 0.6 / height, note), fontsize=9, color=QUIET, va="center")
+        figure = _figure(_WIDTH, height)
+        _text(figure, _MARGIN, height - 0.2, "\n".join(words), fontsize=13, va="top")
+        _text(figure, _MARGIN, height - header + 0.22, note, fontsize=9, color=QUIET)
         below = height - header
-        for place, (hit, row) in enumerate(zip(top, heights, strict=True), start=1):
-            below -= row
-            _draw_hit(figure, place, hit, left, below, frame_width)
-            below -= gap
+        for place, (hit, row) in enumerate(zip(top, rows, strict=True), start=1):
+            room = max(row, _LABEL_HEIGHT)
+            below -= room
+            _draw_hit_label(figure, place, hit, below + room / 2)
+            _draw_strip(figure, hit, below + (room - row) / 2, frame_width, row)
+            below -= 0.18
         _save(figure, path)
 
 
-def _draw_hit(
-    figure: Figure, place: int, hit: Hit, left: float, below: float, frame_width: float
-) -> None:
+def _draw_hit_label(figure: Figure, place: int, hit: Hit, middle: float) -> None:
+    colour, weight = (RIGHT, "bold") if hit.is_right else (INK, "normal")
+    above = 0.17 if hit.is_right else 0.09
+    name = hit.clip_id if len(hit.clip_id) <= 14 else f"…{hit.clip_id[-13:]}"
+    left = _MARGIN + 0.42
+    _text(figure, _MARGIN, middle, str(place), fontsize=17, color=colour, weight=weight)
+    score = f"{hit.score:.3f}"
+    _text(figure, left, middle + above, score, fontsize=10.5, color=colour, weight=weight)
+    _text(figure, left, middle + above - 0.19, name, fontsize=7.5, color=QUIET)
+    if hit.is_right:
+        _text(figure, left, middle - 0.2, "✓ match", fontsize=8, color=RIGHT, weight="bold")
+
+
+def _draw_strip(figure: Figure, hit: Hit, below: float, frame_width: float, row: float) -> None:
     from matplotlib.patches import Rectangle
 
     width, height = figure.get_size_inches()
     count = min(len(hit.frames), MOST_FRAMES_SHOWN)
-    row = frame_width * hit.frames.shape[1] / hit.frames.shape[2]
-    middle = (below + row / 2) / height
-    colour = RIGHT if hit.is_right else INK
-    weight = "bold" if hit.is_right else "normal"
-    line = 0.16 / height
-    figure.text(
-        *(0.25 / width, middle, str(place)), fontsize=17, color=colour, weight=weight, va="center"
-    )
-    figure.text(
-        *(0.68 / width, middle + line, f"{hit.score:.3f}"),
-        fontsize=10.5,
-        color=colour,
-        weight=weight,
-        va="center",
-    )
-    figure.text(
-        *(0.68 / width, middle - 0.1 * line, hit.clip_id), fontsize=7.5, color=QUIET, va="center"
-    )
-    if hit.is_right:
-        figure.text(
-            *(0.68 / width, middle - 1.15 * line, "✓ right clip"),
-            fontsize=8,
-            color=RIGHT,
-            weight="bold",
-            va="center",
-        )
-    chosen = np.linspace(0, len(hit.frames) - 1, count).astype(int)
-    for number, index in enumerate(chosen):
-        box = (left + number * frame_width, below, frame_width - 0.05, row - 0.05)
-        axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+    for number, index in enumerate(np.linspace(0, len(hit.frames) - 1, count).astype(int)):
+        left = _STRIPS_LEFT + number * (frame_width + _BETWEEN)
+        box = (left / width, below / height, frame_width / width, row / height)
+        axes = figure.add_axes(box)
         axes.imshow(hit.frames[index], interpolation="bicubic", aspect="auto")
         axes.set_axis_off()
     if hit.is_right:
-        frame = Rectangle(
-            ((left - 0.05) / width, (below - 0.05) / height),
-            (count * frame_width + 0.05) / width,
-            (row + 0.05) / height,
-            fill=False,
-            edgecolor=RIGHT,
-            linewidth=2.2,
-            transform=figure.transFigure,
-        )
+        corner = ((_STRIPS_LEFT - _BETWEEN) / width, (below - _BETWEEN) / height)
+        size = (count * (frame_width + _BETWEEN) + _BETWEEN) / width, (row + 2 * _BETWEEN) / height
+        frame = Rectangle(corner, *size, fill=False, edgecolor=RIGHT, linewidth=2.2)
+        frame.set_transform(figure.transFigure)
         figure.add_artist(frame)
+
+
+def _text(figure: Figure, left: float, middle: float, text: str, **style: Any) -> None:
+    """Writes text at a place in inches from the lower left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(left / width, middle / height, text, **({"va": "center"} | style))
 
 
 def _draw_loss(axes: Axes, run: str, steps: Sequence[Mapping[str, float]], colour: str) -> None:
@@ -200,6 +198,8 @@ def _draw_loss(axes: Axes, run: str, steps: Sequence[Mapping[str, float]], colou
 
 
 def _draw_recalls(axes: Axes, run: str, points: Sequence[Mapping[str, float]], colour: str) -> None:
+    if not points:
+        return
     for name, style in (("R@1", "-"), ("R@5", ":")):
         known = [point for point in points if name in point]
         x, y = [point["step"] for point in known], [point[name] for point in known]
@@ -211,6 +211,8 @@ def _finish(axes: Axes, title: str, below: str) -> None:
     axes.set_xlabel(below)
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
+    else:
+        axes.text(0.5, 0.5, "not recorded", color=QUIET, ha="center", transform=axes.transAxes)
 
 
 def _check_frames(hit: Hit) -> None:

@@ -86,7 +86,10 @@ def encode_clips(
         valid = batch["valid"].astype(bool)
         frameless = valid & (batch["frame_mask"].sum(axis=1) == 0)
         if frameless.any():
-            raise ValueError(f"clips {batch['clip_index'][frameless].tolist()} have no frame")
+            raise ValueError(
+                f"clips {batch['clip_index'][frameless].tolist()} of the split have no frame; "
+                "leave them out of it"
+            )
         arrays = put_batch({name: batch[name] for name in ("frames", "frame_mask")}, mesh)
         encoded.append(_to_host(_encode_video(retriever, **arrays), valid))
     return _concatenate(encoded)

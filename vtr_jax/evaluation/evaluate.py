@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 from vtr_jax.data.split import Split
 from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
-from vtr_jax.evaluation.metrics import metrics_of, ranks_of
-from vtr_jax.evaluation.protocol import ProtocolCard, software_versions
+from vtr_jax.evaluation.metrics import TIE_RULES, metrics_of, ranks_of, resolve_ties
+from vtr_jax.evaluation.protocol import ProtocolCard
 from vtr_jax.evaluation.similarity import SimilarityTiles, count_ranks
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.versions import software_versions
 
 FRAME_CHOICES = {0: "head", 1: "tail", 2: "uniform"}
 FRAME_ORDERS = {0: "normal order", 1: "reversed", 2: "shuffled"}
@@ -29,6 +30,7 @@ class EvaluationSettings:
     max_words: token limit. max_frames: frames a clip. slice_framepos: 0 head, 1 tail, 2 uniform.
     frame_order: 0 normal, 1 reversed, 2 shuffled. batch_size: captions or clips encoded at once.
     tile: texts and videos a side of a similarity tile. ties: a key of TIE_RULES.
+    Raises ValueError for values out of range.
     """
 
     max_words: int = 32
@@ -38,6 +40,19 @@ class EvaluationSettings:
     batch_size: int = 64
     tile: int = 256
     ties: str = "once"
+
+    def __post_init__(self) -> None:
+        for name in ("max_frames", "batch_size", "tile"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        for name, choices in (
+            ("slice_framepos", FRAME_CHOICES),
+            ("frame_order", FRAME_ORDERS),
+            ("ties", TIE_RULES),
+        ):
+            if getattr(self, name) not in choices:
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"{name}: expected one of {known}; got {getattr(self, name)!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +88,32 @@ def require_resolution(store: Any, resolution: int) -> None:
         )
 
 
+def require_frames(store: Any, split: Split) -> None:
+    """Raise ValueError naming the clips of a split that have no frame in the store."""
+    store.require_covers(split)
+    frameless = [
+        clip.clip_id for clip in split.clips if store.num_frames[store.index_of(clip.clip_id)] == 0
+    ]
+    if frameless:
+        raise ValueError(
+            f"{len(frameless)} of the {len(split.clips)} clips of {split.dataset} {split.name} "
+            f"have no frame: {', '.join(frameless[:5])}; leave them out of the split"
+        )
+
+
 def evaluate_split(
     retriever: Retriever, store: Any, split: Split, settings: EvaluationSettings, mesh: Mesh
 ) -> Evaluation:
     """Rank every caption's clip and every clip's captions.
 
-    store: a FrameStore that holds every clip of the split. Raises ValueError for clips without
-    frames and captions that belong to no clip.
+    store: a FrameStore that holds every clip of the split. Raises ValueError before anything is
+    encoded for clips without frames, or ties that need other groups of captions.
     """
     from vtr_jax.data.pipeline import caption_batches, clip_batches
 
+    require_frames(store, split)
+    if resolve_ties(settings.ties, split.caption_clip) == "original-emcl":
+        raise ValueError("ties='original-emcl' groups captions otherwise; use ties='original'")
     batch_size = rounded_batch_size(settings.batch_size, mesh)
     tokens = tokenize(split.captions, settings.max_words)
     text = encode_captions(retriever, caption_batches(tokens, batch_size), mesh)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from vtr_jax.evaluation.metrics import TIE_RULES
@@ -57,7 +55,7 @@ class ProtocolCard:
         checkpoint_sha256, recipe: the retriever.
         score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
-        software: name -> version, see `software_versions`.
+        software: name -> version, see `versions.software_versions`.
 
     Raises:
         ValueError: an unknown score_normalisation, ties or selection.
@@ -153,22 +151,6 @@ class ProtocolCard:
         ignored = ("checkpoint_sha256", "recipe", "compute_dtype", "software")
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ignored}
-
-
-def software_versions() -> dict[str, str]:
-    """Returns the versions of this package and what computes, the platform and the device kind."""
-    import jax
-
-    import vtr_jax
-
-    device = jax.devices()[0]
-    return {
-        "vtr_jax": vtr_jax.__version__,
-        **{name: metadata.version(name) for name in ("jax", "flax", "numpy")},
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": f"{jax.device_count()} x {device.platform} ({device.device_kind})",
-    }
 
 
 def _label(name: str) -> str:

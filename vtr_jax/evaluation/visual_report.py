@@ -85,9 +85,9 @@ def _write_query(path: Path, query: Query) -> str:
     top = [Hit(*hit) for hit in query["top"]]
     places = [place for place, hit in enumerate(top, start=1) if hit.is_right]
     note = query.get("note") or (
-        f"right clip found at place {places[0]}"
+        f"matching clip found at place {places[0]}"
         if places
-        else f"right clip not among the first {len(top)}"
+        else f"matching clip not among the first {len(top)}"
     )
     draw_query(path, query["caption"], top, note)
     text = html.escape(f"{query['caption']}: {note}", quote=True)
@@ -105,13 +105,13 @@ def _page(
         '<section><h2>Training</h2><figure><img src="curves.png" '
         'alt="training loss and recall over steps"></figure></section>',
         '<section><h2>Ranks</h2><figure><img src="ranks.png" '
-        'alt="how often the right clip stood at which rank"></figure></section>',
+        'alt="how often the matching clip stood at which rank"></figure></section>',
     ]
     if queries:
         parts.append(
             "<section><h2>What was found</h2><p>For each caption the clips with the highest "
-            "scores, best first, as strips of their frames from left to right in time; the right "
-            f"clip is framed in green.</p>{''.join(queries)}</section>"
+            "scores, best first, as strips of their frames from left to right in time; the "
+            f"matching one is framed in green.</p>{''.join(queries)}</section>"
         )
     if protocol:
         parts.append(f"<section><h2>Protocol</h2><pre>{html.escape(protocol)}</pre></section>")

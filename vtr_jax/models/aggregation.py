@@ -34,8 +34,10 @@ class TemporalTransformer(nnx.Module):
     def __init__(self, config: TemporalConfig, runtime: Runtime, *, rngs: nnx.Rngs) -> None:
         self.dtype = runtime.dtype
         self.positions = config.positions
+        # As large as the features of a fresh tower: smaller ones are lost beside them, and order
+        # is then learned late or never. A start from CLIP replaces them.
         self.position_embedding = nnx.Param(
-            nnx.initializers.normal(0.02)(rngs.params(), (config.positions, config.width))
+            nnx.initializers.normal(1.0)(rngs.params(), (config.positions, config.width))
         )
         self.transformer = Transformer(
             config.width,

@@ -14,10 +14,16 @@ from flax import nnx
 from jax import Array
 
 from vtr_jax.models.runtime import Runtime
-from vtr_jax.models.transformer import Transformer, clip_block_init, layer_norm
+from vtr_jax.models.transformer import (
+    Transformer,
+    check_activation,
+    clip_block_init,
+    layer_norm,
+)
 
 HEAD_WIDTH = 64
 INITIAL_LOGIT_SCALE = 2.6592  # ln(1 / 0.07)
+TOKENISER_VOCABULARY = 49408
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,13 @@ class ClipConfig:
         return self.text.embed_dim
 
 
+def _heads(option: str, heads: int | None, width: int) -> int:
+    heads = max(1, width // HEAD_WIDTH) if heads is None else heads
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise ValueError(f"{option}: {heads!r} heads do not divide the tower's width {width}")
+    return heads
+
+
 def clip_config(
     *,
     embed_dim: int,
@@ -94,12 +107,17 @@ def clip_config(
         )
     if linear_patch not in ("2d", "3d"):
         raise ValueError(f"linear_patch: expected 2d or 3d, got {linear_patch!r}")
+    if min(vision_layers, text_layers) < 1:
+        raise ValueError(
+            f"both towers need layers, got {vision_layers} (vision) and {text_layers} (text)"
+        )
+    check_activation(activation)
     vision = VisionConfig(
         image_resolution=image_resolution,
         patch_size=patch_size,
         width=vision_width,
         layers=vision_layers,
-        heads=vision_heads or max(1, vision_width // HEAD_WIDTH),
+        heads=_heads("vision_heads", vision_heads, vision_width),
         embed_dim=embed_dim,
         activation=activation,
         linear_patch=linear_patch,
@@ -109,7 +127,7 @@ def clip_config(
         vocab_size=vocab_size,
         width=text_width,
         layers=text_layers,
-        heads=text_heads or max(1, text_width // HEAD_WIDTH),
+        heads=_heads("text_heads", text_heads, text_width),
         embed_dim=embed_dim,
         activation=activation,
     )
@@ -260,6 +278,21 @@ class VisionTower(nnx.Module):
         return frames_bfd, patches_bfpd
 
 
+def fold_token_ids(token_ids: Array, vocab_size: int) -> Array:
+    """Token ids that a small vocabulary can hold, any int shape.
+
+    Ids below vocab_size stay. Beyond it, start and end of text take the last two places and words
+    wrap around, so that towers with few entries can be trained on the usual tokens. A vocabulary
+    of the tokeniser's 49,408 or more is never touched.
+    """
+    if vocab_size >= TOKENISER_VOCABULARY:
+        return token_ids
+    special = token_ids - (TOKENISER_VOCABULARY - vocab_size)
+    words = token_ids % (vocab_size - 2)
+    folded = jnp.where(token_ids >= TOKENISER_VOCABULARY - 2, special, words)
+    return jnp.where(token_ids < vocab_size, token_ids, folded)
+
+
 class TextTower(nnx.Module):
     """Token ids to one vector a sentence, and one a token."""
 
@@ -295,7 +328,8 @@ class TextTower(nnx.Module):
     def embed(self, token_ids_bl: Array) -> Array:
         """Token and position embeddings, [B,L] to [B,L,W]."""
         positions = self.position_embedding[...][: token_ids_bl.shape[1]]
-        return self.token_embedding(token_ids_bl) + positions.astype(self.dtype)
+        folded = fold_token_ids(token_ids_bl, self.config.vocab_size)
+        return self.token_embedding(folded) + positions.astype(self.dtype)
 
     def hidden(self, token_ids_bl: Array) -> Array:
         """Normalised hidden states before the projection, [B,L] to [B,L,W].

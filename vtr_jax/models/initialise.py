@@ -13,7 +13,7 @@ from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.recipe import OptionValue
-from vtr_jax.models.retriever import Retriever, init_retriever
+from vtr_jax.models.retriever import Retriever, component_specs, init_params
 
 
 def _with_linear_patch(clip: ClipConfig, linear_patch: str) -> ClipConfig:
@@ -24,25 +24,26 @@ def _three_frame_kernel(kernel: Array) -> Array:
     return jnp.stack([jnp.zeros_like(kernel), kernel, jnp.zeros_like(kernel)])
 
 
-def _first_layers(fresh: Params, source: Params) -> Params:
-    """The fresh stack with its first layers replaced by the source's."""
+@jax.jit
+def _over_first_rows(fresh: Params, source: Params) -> Params:
+    """Fresh arrays with their first rows (layers, positions) replaced by the source's."""
 
     def replace(new: Array, old: Array) -> Array:
-        layers = min(new.shape[0], old.shape[0])
-        return new.at[:layers].set(old[:layers])
+        rows = min(new.shape[0], old.shape[0])
+        return new.at[:rows].set(old[:rows])
 
     return jax.tree.map(replace, fresh, source)
 
 
 def _seed_temporal(temporal: Params, text: Params) -> Params:
-    blocks = _first_layers(temporal["transformer"]["blocks"], text["transformer"]["blocks"])
-    positions = temporal["position_embedding"]
-    rows = min(positions.shape[0], text["position_embedding"].shape[0])
-    return {
-        **temporal,
-        "position_embedding": positions.at[:rows].set(text["position_embedding"][:rows]),
-        "transformer": {**temporal["transformer"], "blocks": blocks},
-    }
+    joint, width = temporal["position_embedding"].shape[1], text["position_embedding"].shape[1]
+    if joint != width:
+        raise ValueError(
+            f"seqTransf starts as a copy of the text tower, so the text tower's width {width} must "
+            f"equal the joint width {joint}; use sim_header=meanP with this CLIP"
+        )
+    shared = ("position_embedding", "transformer")
+    return _over_first_rows(*({name: part[name] for name in shared} for part in (temporal, text)))
 
 
 def initialise_from_clip(
@@ -57,23 +58,22 @@ def initialise_from_clip(
     clip: a retriever of recipe "clip". What CLIP has no weights for is drawn from key. The
     temporal Transformer starts as the text tower's first blocks and positions; a 3d patch
     embedding starts as the 2d one. Source: CLIP4Clip's from_pretrained. Raises ValueError
-    for options the recipe does not know.
+    for options the recipe does not know, and for towers that it cannot be started from.
     """
     known = recipe_named(recipe)
     options = dict(options or {})
     linear_patch = str(known.complete_options(options).get("linear_patch") or "2d")
     config = known.config(_with_linear_patch(clip.config.clip, linear_patch), options, sizes)
-    fresh = init_retriever(config, key, clip.runtime)
+    own = {
+        name: spec
+        for name, spec in component_specs(config, clip.runtime).items()
+        if name not in clip.params
+    }
     visual = dict(clip.params["visual"])
     if linear_patch == "3d":
         kernel = _three_frame_kernel(visual["patch_embedding"]["kernel"])
         visual["patch_embedding_3d"] = {"kernel": kernel}
-    params = {
-        **fresh.params,
-        "visual": visual,
-        "text": clip.params["text"],
-        "logit_scale": clip.params["logit_scale"],
-    }
+    params = {**clip.params, "visual": visual, **init_params(own, key)}
     if "aggregation" in params:
         params["aggregation"] = _seed_temporal(params["aggregation"], params["text"])
-    return dataclasses.replace(fresh, params=params)
+    return Retriever(params, {}, config, clip.runtime)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -123,16 +124,18 @@ def component_specs(config: RetrieverConfig, runtime: Runtime) -> dict[str, Modu
     }
 
 
+def init_params(specs: Mapping[str, ModuleSpec], key: Array) -> Params:
+    """Freshly drawn parameters of some modules, each from a key of its own."""
+    keys = jax.random.split(key, len(specs))
+    return {name: spec.init(k) for (name, spec), k in zip(specs.items(), keys, strict=True)}
+
+
 def init_retriever(
     config: RetrieverConfig, key: Array, runtime: Runtime | None = None
 ) -> Retriever:
     """A retriever with freshly drawn parameters; the same key gives the same ones."""
     runtime = runtime or Runtime()
-    specs = component_specs(config, runtime)
-    keys = jax.random.split(key, len(specs))
-    params: Params = {
-        name: spec.init(k) for (name, spec), k in zip(specs.items(), keys, strict=True)
-    }
+    params = init_params(component_specs(config, runtime), key)
     return Retriever({**params, "logit_scale": initial_logit_scale()}, {}, config, runtime)
 
 

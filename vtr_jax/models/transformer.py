@@ -35,6 +35,12 @@ def exact_gelu(x: Array) -> Array:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
 
 
+def check_activation(name: str) -> None:
+    """Refuse an activation that no original has; raises ValueError listing the known ones."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockInit:
     """Initializers of the four weight matrices of a block; biases start at 0, norms at 1/0."""
@@ -156,10 +162,7 @@ class Transformer(nnx.Module):
         runtime: Runtime,
         rngs: nnx.Rngs,
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"activation: expected one of {sorted(ACTIVATIONS)}, got {activation!r}"
-            )
+        check_activation(activation)
         if layers < 1:
             raise ValueError(f"a Transformer needs at least one layer, got {layers}")
         self.layers = layers

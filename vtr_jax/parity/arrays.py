@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,17 +62,32 @@ def _text(outputs: Any) -> TextTower:
     return spec.bind(retriever.params["text"])
 
 
+@jax.jit
+def _embed(tower: VisionTower | TextTower, inputs: jax.Array) -> jax.Array:
+    return tower.embed(inputs)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _first_through_blocks(
+    tower: VisionTower | TextTower, embedded_blw: jax.Array, is_causal: bool
+) -> jax.Array:
+    return tower.transformer.layer_outputs(embedded_blw[:1], is_causal=is_causal)[:, 0]
+
+
+def _vision_embedded(outputs: Any) -> jax.Array:
+    return _embed(_vision(outputs), outputs.inputs.frames)
+
+
+def _text_embedded(outputs: Any) -> jax.Array:
+    return _embed(_text(outputs), outputs.inputs.token_ids)
+
+
 def _vision_blocks(outputs: Any) -> jax.Array:
-    tower = _vision(outputs)
-    first = tower.embed(jnp.asarray(outputs.inputs.frames))[:1]
-    return jax.jit(lambda t, x: t.transformer.layer_outputs(x))(tower, first)[:, 0]
+    return _first_through_blocks(_vision(outputs), _vision_embedded(outputs), False)
 
 
 def _text_blocks(outputs: Any) -> jax.Array:
-    tower = _text(outputs)
-    first = tower.embed(jnp.asarray(outputs.inputs.token_ids))[:1]
-    run = jax.jit(lambda t, x: t.transformer.layer_outputs(x, is_causal=True))
-    return run(tower, first)[:, 0]
+    return _first_through_blocks(_text(outputs), _text_embedded(outputs), True)
 
 
 def _visual_tokens(outputs: Any) -> jax.Array:
@@ -99,9 +115,9 @@ _CLIP = {
     "text_features": RecordedArray("feature", lambda o: o.text.sentence),
     "visual_tokens": RecordedArray("feature", _visual_tokens),
     "text_tokens": RecordedArray("feature", lambda o: o.text.tokens),
-    "visual_ln_pre": RecordedArray("feature", lambda o: _vision(o).embed(o.inputs.frames)),
+    "visual_ln_pre": RecordedArray("feature", _vision_embedded),
     "visual_block{}_item0": RecordedArray("feature", _vision_blocks),
-    "text_embedded": RecordedArray("feature", lambda o: _text(o).embed(o.inputs.token_ids)[:2]),
+    "text_embedded": RecordedArray("feature", lambda o: _text_embedded(o)[:2]),
     "text_block{}_item0": RecordedArray("feature", _text_blocks),
     "text_ln_final": RecordedArray("feature", lambda o: _text(o).hidden(o.inputs.token_ids)[:2]),
     "logits_per_text": RecordedArray("logits", _similarity),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-LOGIT_SCALE = np.float32(2.6592)
+LOGIT_SCALE = np.array(2.6592, np.float32)
 
 # Recorded for the reader, not to be equalled.
 INFORMATION = {

@@ -27,7 +27,9 @@ TOLERANCES: dict[str, float] = {
     "gradient head": 1e-3,  # of the key's gradient norm
 }
 ZERO_GRADIENT = 1e-6  # absolute, for gradients that are zero in exact arithmetic
-GRADIENT_HEAD = 8
+
+TextArrays = tuple[jax.Array, jax.Array]
+VideoArrays = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +125,15 @@ def loss_gradients(retriever: Retriever, inputs: Inputs) -> Retriever:
     their compilation.
     """
 
-    def text_of(r: Retriever) -> tuple[jax.Array, jax.Array]:
+    def text_of(r: Retriever) -> TextArrays:
         text = r.encode_text(inputs.token_ids, inputs.token_mask)
         return text.sentence, text.tokens
 
-    def video_of(r: Retriever) -> tuple:
+    def video_of(r: Retriever) -> VideoArrays:
         video = r.encode_video(inputs.frames, inputs.frame_mask)
         return video.frames, video.temporal, video.pooled, video.patches
 
-    def loss_of(r: Retriever, text: tuple, video: tuple) -> jax.Array:
+    def loss_of(r: Retriever, text: TextArrays, video: VideoArrays) -> jax.Array:
         loss, _ = r.loss(
             TextFeatures(*text, jnp.asarray(inputs.token_mask)),
             VideoFeatures(*video, jnp.asarray(inputs.frame_mask)),
@@ -167,10 +169,19 @@ def deviation(kind: str, name: str, ours: np.ndarray, recorded: np.ndarray) -> D
 def compare_gradients(gradients: Retriever, arrays: dict[str, np.ndarray]) -> list[Deviation]:
     """Norm and first values of every parameter's gradient, by original key.
 
-    A key that the record lacks counts as zero there.
+    A key that the record lacks counts as zero there. Raises ValueError for a recorded key that
+    the retriever does not have.
     """
     deviations = []
-    for key, gradient in to_state_dict(gradients).items():
+    named = to_state_dict(gradients)
+    unknown = [
+        name
+        for name in arrays
+        if name.startswith("gradnorm/") and name.removeprefix("gradnorm/") not in named
+    ]
+    if unknown:
+        raise ValueError(f"nothing here corresponds to the recorded {', '.join(unknown)}")
+    for key, gradient in named.items():
         recorded_norm = float(arrays.get(f"gradnorm/{key}", 0.0))
         norm = float(np.linalg.norm(gradient.astype(np.float64)))
         difference = abs(norm - recorded_norm)

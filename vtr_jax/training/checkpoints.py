@@ -89,11 +89,15 @@ class RunCheckpoints:
             shardings(train_state, mesh),
         )
         folder = self.folder / str(step)
-        retriever = restore_tree(
-            folder / RETRIEVER_ITEM, {"params": target["params"], "state": target["state"]}
-        )
-        opt_state = restore_tree(folder / OPTIMIZER_ITEM, target["opt_state"])
-        return {**retriever, "opt_state": opt_state}
+        retriever = {"params": target["params"], "state": target["state"]}
+        try:
+            restored = restore_tree(folder / RETRIEVER_ITEM, retriever)
+            opt_state = restore_tree(folder / OPTIMIZER_ITEM, target["opt_state"])
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\n  remove {folder} to go on from the checkpoint before it"
+            ) from error
+        return {**restored, "opt_state": opt_state}
 
     def finish(self) -> None:
         """Wait until everything is on disk."""

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 from ml_collections import ConfigDict
 
+from vtr_jax.evaluation.evaluate import FRAME_CHOICES, FRAME_ORDERS
+from vtr_jax.evaluation.metrics import RECALL_LEVELS
 from vtr_jax.models.clip import CLIP_PRESETS, ClipConfig, clip_config
 from vtr_jax.models.runtime import Runtime
+from vtr_jax.training.run_data import SELECTION_OF_VALIDATION
 
-# Settings that may differ when a run is resumed: they change no parameter.
-FREE_SETTINGS = (
-    "log_every",
-    "keep_last",
-    "tensorboard",
-    "data.num_threads",
-    "data.store",
-    "data.annotations",
-    "mesh.data",
-    "mesh.fsdp",
-    "mesh.tensor",
-    "evaluation.batch_size",
-    "evaluation.tile",
-)
+_LEAST = {
+    "seed": 0,
+    "batch_size": 1,
+    "epochs": 1,
+    "optimizer.freeze_layer_num": -1,
+    "data.max_frames": 1,
+    "data.num_threads": 0,
+    "evaluation.batch_size": 1,
+    "evaluation.tile": 1,
+    "eval_every": 0,
+    "checkpoint_every": 0,
+    "keep_last": 1,
+    "log_every": 1,
+}
+_CHOICES = {
+    "data.slice_framepos": tuple(FRAME_CHOICES),
+    "data.train_frame_order": tuple(FRAME_ORDERS),
+    "data.eval_frame_order": tuple(FRAME_ORDERS),
+    "data.validation": tuple(SELECTION_OF_VALIDATION),
+    # Where higher is better, so that the best checkpoint is the one with the most of it.
+    "evaluation.metric": tuple(f"{way} R@{k}" for way in ("t2v", "v2t") for k in RECALL_LEVELS),
+}
 
 _SIZE_NAMES = (
     "embed_dim",
@@ -118,6 +132,21 @@ def default_config() -> ConfigDict:
     return config
 
 
+def check_config(config: ConfigDict) -> None:
+    """Raise ValueError for the first setting that no run can have, with what is expected."""
+    for name, least in _LEAST.items():
+        if _setting(config, name) < least:
+            raise ValueError(f"{name}: expected {least} or more, got {_setting(config, name)}")
+    for name, choices in _CHOICES.items():
+        if _setting(config, name) not in choices:
+            known = ", ".join(map(str, choices))
+            raise ValueError(f"{name}: expected one of {known}; got {_setting(config, name)!r}")
+
+
+def _setting(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)
+
+
 def clip_of(config: ConfigDict) -> ClipConfig:
     """The towers a config describes; ValueError for sizes that do not fit."""
     sizes = {name: config.clip[name] for name in _SIZE_NAMES}
@@ -130,16 +159,3 @@ def runtime_of(config: ConfigDict) -> Runtime:
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return Runtime(dtype, config.remat)
-
-
-def differing_settings(config: dict, other: dict, prefix: str = "") -> list[str]:
-    """Settings of two resolved configs that differ and decide the parameters, as readable lines."""
-    lines: list[str] = []
-    for name in sorted(config.keys() | other.keys()):
-        path = f"{prefix}{name}"
-        ours, theirs = config.get(name), other.get(name)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            lines += differing_settings(ours, theirs, f"{path}.")
-        elif ours != theirs and path not in FREE_SETTINGS:
-            lines.append(f"{path}: {ours!r} now, {theirs!r} in the run")
-    return lines

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from vtr_jax.training.run import Run
 from vtr_jax.training.run_log import RunLog, step_line
 from vtr_jax.training.step import BATCH_KEYS, TrainState, compile_train_step
 
+# Steps that may be computed while the host goes on: each of them holds a batch in device memory.
+MAX_STEPS_AHEAD = 2
+MUST_BE_FINITE = ("loss", "gradient_norm", "update_norm")
+
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number."""
+    """Loss, gradients or parameters are no longer finite numbers."""
 
 
 @dataclasses.dataclass
@@ -37,6 +42,8 @@ class _Progress:
     steps: int = 0
 
     def add(self, step: int, metrics: Any, waited: float) -> None:
+        if len(self.pending) >= MAX_STEPS_AHEAD:
+            jax.block_until_ready(self.pending[-MAX_STEPS_AHEAD])
         self.pending.append((step, metrics))
         self.waiting += waited
         self.steps += 1
@@ -47,15 +54,8 @@ class _Progress:
         while self.pending:
             step, metrics = self.pending.popleft()
             latest = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not math.isfinite(latest["loss"]) or not math.isfinite(latest["gradient_norm"]):
-                kept = (
-                    f"the checkpoint of step {good_step} is kept" if good_step else "none saved yet"
-                )
-                raise DivergedError(
-                    f"step {step}: loss {latest['loss']}, gradient norm "
-                    f"{latest['gradient_norm']}; {kept}. Lower optimizer.learning_rate or raise "
-                    "optimizer.warmup_proportion"
-                )
+            if not all(math.isfinite(latest[name]) for name in MUST_BE_FINITE):
+                raise DivergedError(_diverged(step, latest, good_step))
             self.log.write("train", step, {**latest, **self._rates(step)})
         return latest
 
@@ -80,17 +80,34 @@ class _Progress:
         self.window_start, self.waiting, self.steps = now, 0.0, 0
         return values
 
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens inside does not count in the speed of training."""
+        began = time.perf_counter()
+        yield
+        self.window_start += time.perf_counter() - began
+
+
+def _diverged(step: int, metrics: Mapping[str, float], good_step: int | None) -> str:
+    found = ", ".join(f"{name} {metrics[name]}" for name in MUST_BE_FINITE)
+    kept = f"the checkpoint of step {good_step} is kept" if good_step else "none was saved before"
+    return (
+        f"step {step}: {found}; {kept}. Lower optimizer.learning_rate or raise "
+        "optimizer.warmup_proportion"
+    )
+
 
 def _due(step: int, every: int, run: Run) -> bool:
     return step % (every or run.plan.steps_per_epoch) == 0 or step == run.total_steps
 
 
-def _train_steps(run: Run, progress: _Progress, start: int, bar: tqdm) -> None:
+def _train_steps(
+    run: Run, progress: _Progress, start: int, batches: Iterator[dict[str, Any]], bar: tqdm
+) -> None:
     config = run.config
     step_fn = compile_train_step(run.settings, run.state, run.mesh)
     seed_key = jax.random.key(config.seed)
     good_step = start or None
-    batches = run.batches(start)
     for step in range(start + 1, run.total_steps + 1):
         began = time.perf_counter()
         batch = next(batches)
@@ -102,17 +119,23 @@ def _train_steps(run: Run, progress: _Progress, start: int, bar: tqdm) -> None:
         if step % config.log_every == 0 or step == run.total_steps:
             values = progress.window(step, progress.flush(good_step))
             epoch = -(-step // run.plan.steps_per_epoch)
-            bar.write(step_line(step, run.total_steps, epoch, values))
+            _say(step_line(step, run.total_steps, epoch, values))
         evaluate = _due(step, config.eval_every, run)
         if evaluate or (config.checkpoint_every and step % config.checkpoint_every == 0):
             progress.flush(good_step)
-            scores = run.evaluate() if evaluate else {}
-            if scores:
-                progress.log.write("evaluation", step, scores)
-                bar.write(_score_line(step, scores))
-            run.checkpoints.save(step, run.state, scores)
+            with progress.pause():
+                scores = run.evaluate() if evaluate else {}
+                if scores:
+                    progress.log.write("evaluation", step, scores)
+                    _say(_score_line(step, scores))
+                run.checkpoints.save(step, run.state, scores)
             good_step = step
-            progress.window_start = time.perf_counter()
+
+
+def _say(text: str) -> None:
+    """A line above the progress bar, at once also where the output is a file."""
+    with tqdm.external_write_mode():
+        print(text, flush=True)
 
 
 def _score_line(step: int, scores: dict[str, float]) -> str:
@@ -124,25 +147,40 @@ def _score_line(step: int, scores: dict[str, float]) -> str:
     return f"step {step}  validation  " + "   ".join(parts)
 
 
+def _first_lines(run: Run, start: int) -> str:
+    resumed = f"resuming after step {start}" if start else "from the start"
+    lines = [
+        f"{run.settings.config.recipe}: {len(run.data.train.clips)} clips, "
+        f"{len(run.data.train.captions)} captions; {run.plan.describe()}; "
+        f"{run.total_steps} steps in all, {resumed}; mesh {dict(run.mesh.shape)}"
+    ]
+    for split, clips in run.data.skipped.items():
+        if clips:
+            named = ", ".join(clips[:5])
+            lines.append(f"{len(clips)} clips of {split} are not in the store, skipped: {named}")
+    return "\n".join(lines)
+
+
 def train(config: ConfigDict, workdir: Path) -> TrainState:
     """Run or resume training; returns the final state.
 
     workdir: checkpoints, retriever.json (load_retriever reads the directory), metrics.jsonl,
     run.json. Raises ValueError before the first step for settings or data that cannot work,
-    DivergedError when the loss is no longer finite (the last good checkpoint stays).
+    DivergedError when numbers are no longer finite (the last good checkpoint stays).
     """
     run = Run(config, workdir)
-    start = run.resume()
-    resumed = f"resuming after step {start}" if start else "from the start"
-    tqdm.write(
-        f"{run.settings.config.recipe}: {len(run.data.train.clips)} clips, "
-        f"{len(run.data.train.captions)} captions; {run.plan.describe()}; "
-        f"{run.total_steps} steps in all, {resumed}; mesh {dict(run.mesh.shape)}"
-    )
     with contextlib.ExitStack() as stack:
         stack.callback(run.checkpoints.close)
+        start = run.resume()
+        _say(_first_lines(run, start))
         log = RunLog(workdir, start, config.tensorboard)
         stack.callback(log.close)
-        bar = stack.enter_context(tqdm(total=run.total_steps, initial=start, unit="step"))
-        _train_steps(run, _Progress(run, log), start, bar)
+        protocol = run.validation_protocol()
+        if protocol and not start:
+            log.write("protocol", 0, protocol)
+        # No bar where nobody watches: a log file keeps its lines.
+        bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=None)
+        stack.enter_context(bar)
+        batches = stack.enter_context(contextlib.closing(run.batches(start)))
+        _train_steps(run, _Progress(run, log), start, batches, bar)
     return run.state

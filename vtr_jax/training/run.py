@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from vtr_jax.checkpoint import DESCRIPTION_FILE, load_retriever, write_description
 from vtr_jax.data.batch_plan import BatchPlan
-from vtr_jax.evaluation.evaluate import EvaluationSettings, evaluate_split, require_resolution
+from vtr_jax.evaluation.evaluate import (
+    EvaluationSettings,
+    evaluate_split,
+    protocol_card,
+    require_resolution,
+)
 from vtr_jax.models.initialise import initialise_from_clip
-from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, init_retriever
 from vtr_jax.sharding import check_batch_divides, make_mesh
 from vtr_jax.training.checkpoints import RunCheckpoints
-from vtr_jax.training.config import clip_of, differing_settings, runtime_of
+from vtr_jax.training.config import check_config, clip_of, runtime_of
 from vtr_jax.training.optimizer import (
     Schedule,
     adamw,
@@ -31,9 +35,16 @@ from vtr_jax.training.optimizer import (
 )
 from vtr_jax.training.parameter_groups import freeze, parameter_groups, trainable_mask
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION, RunData, load_run_data
-from vtr_jax.training.step import StepSettings, initial_train_state
+from vtr_jax.training.run_record import check_same_run, write_record
+from vtr_jax.training.step import (
+    StepSettings,
+    abstract_batch,
+    initial_train_state,
+    train_step,
+)
 
-RUN_FILE = "run.json"
+if TYPE_CHECKING:
+    from vtr_jax.data.pipeline import TrainingBatches
 
 
 def starting_retriever(config: ConfigDict) -> Retriever:
@@ -53,10 +64,13 @@ def starting_retriever(config: ConfigDict) -> Retriever:
     wanted = recipe_named(recipe).config(source.config.clip, options, sizes)
     if source.config != wanted:
         raise ValueError(
-            f"init: {config.init} holds a {source.config.recipe} with {dict(source.config.options)}"
-            f", the run wants {recipe} with {dict(wanted.options)}"
+            f"init: {config.init} holds a {_named(source.config)}, the run wants a {_named(wanted)}"
         )
     return source
+
+
+def _named(config: RetrieverConfig) -> str:
+    return f"{config.recipe} with {dict(config.options)} and sizes {dict(config.sizes)}"
 
 
 def make_optimizer(
@@ -96,31 +110,11 @@ def evaluation_settings(config: ConfigDict) -> EvaluationSettings:
     )
 
 
-def _check_same_run(workdir: Path, resolved: dict[str, Any]) -> None:
-    path = workdir / RUN_FILE
-    if not path.is_file():
-        if workdir.is_dir() and any(workdir.iterdir()):
-            raise FileExistsError(
-                f"{workdir} is not empty and holds no run; choose another --workdir"
-            )
-        return
-    differences = differing_settings(resolved, json.loads(path.read_text(encoding="utf-8")))
-    if differences:
-        raise ValueError(
-            "\n  ".join(
-                [
-                    f"{workdir} holds a run with other settings; resume it with those, or choose "
-                    "another --workdir:",
-                    *differences,
-                ]
-            )
-        )
-
-
 class Run:
     """One run: what it needs, made once, and the loop over its steps."""
 
     def __init__(self, config: ConfigDict, workdir: Path) -> None:
+        check_config(config)
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh.to_dict())
         check_batch_divides(config.batch_size, self.mesh)
@@ -133,24 +127,40 @@ class Run:
             allow_repeated_clips=config.data.allow_repeated_clips,
         )
         self.total_steps = self.plan.steps_per_epoch * config.epochs
-        resolved = {
-            **json.loads(config.to_json_best_effort()),
-            "train_sha256": self.data.train.sha256(),
-            "total_steps": self.total_steps,
-        }
-        _check_same_run(workdir, resolved)
+        resolved = self._resolved()
+        check_same_run(workdir, resolved)
         retriever = dataclasses.replace(starting_retriever(config), runtime=runtime_of(config))
-        require_resolution(self.data.store, retriever.config.clip.vision.image_resolution)
+        resolution = retriever.config.clip.vision.image_resolution
+        require_resolution(self.data.store, resolution)
         self.schedule = warmup_cosine(self.total_steps, config.optimizer.warmup_proportion)
         self.settings = StepSettings(
             retriever.config, retriever.runtime, make_optimizer(config, retriever, self.schedule)
         )
         self.state = initial_train_state(retriever, self.settings, self.mesh)
+        self._check_step(resolution)
         self._open_workdir(resolved)
+
+    def _resolved(self) -> dict[str, Any]:
+        """Everything that decides the run, as plain JSON values."""
+        validation = self.data.validation
+        return {
+            **json.loads(self.config.to_json_best_effort()),
+            "train_sha256": self.data.train.sha256(),
+            "validation_sha256": validation.sha256() if validation else None,
+            "store_settings": self.data.store.settings,
+            "total_steps": self.total_steps,
+        }
+
+    def _check_step(self, resolution: int) -> None:
+        """Trace one step: sizes that do not fit are refused before anything is written."""
+        data = self.config.data
+        batch = abstract_batch(self.config.batch_size, data.max_frames, resolution, data.max_words)
+        step = functools.partial(train_step, settings=self.settings)
+        jax.eval_shape(step, self.state, batch, jax.random.key(0))
 
     def _open_workdir(self, resolved: dict[str, Any]) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
-        (self.workdir / RUN_FILE).write_text(json.dumps(resolved, indent=2) + "\n")
+        write_record(self.workdir, resolved)
         if not (self.workdir / DESCRIPTION_FILE).is_file():
             selection = {
                 "metric": self.config.evaluation.metric,
@@ -173,7 +183,7 @@ class Run:
         self.state = self.checkpoints.restore(step, self.state, self.mesh)
         return step
 
-    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, start_step: int) -> TrainingBatches:
         """This process's batches from a step on."""
         from vtr_jax.data.pipeline import training_batches
 
@@ -196,15 +206,35 @@ class Run:
             num_threads=data.num_threads or None,
         )
 
+    def _retriever(self) -> Retriever:
+        return Retriever(
+            self.state["params"], self.state["state"], self.settings.config, self.settings.runtime
+        )
+
+    def validation_protocol(self) -> dict[str, Any]:
+        """How every validation score of this run comes about, {} without validation.
+
+        The checkpoint's hash is left out: each score has a checkpoint of its own.
+        """
+        validation = self.data.validation
+        if validation is None:
+            return {}
+        card = protocol_card(
+            self._retriever(),
+            self.data.store,
+            validation,
+            evaluation_settings(self.config),
+            clips_skipped=len(self.data.skipped.get(validation.name, ())),
+            selection=SELECTION_OF_VALIDATION[self.config.data.validation],
+        )
+        return {k: v for k, v in card.to_dict().items() if k != "checkpoint_sha256"}
+
     def evaluate(self) -> dict[str, float]:
         """Scores on the validation split as flat names such as "t2v R@1"; {} without one."""
         if self.data.validation is None:
             return {}
-        retriever = Retriever(
-            self.state["params"], self.state["state"], self.settings.config, self.settings.runtime
-        )
         evaluation = evaluate_split(
-            retriever,
+            self._retriever(),
             self.data.store,
             self.data.validation,
             evaluation_settings(self.config),

@@ -53,11 +53,6 @@ def hold_out(train: Split, clips: int, seed: int) -> tuple[Split, Split]:
 
 def _read_splits(config: ConfigDict) -> tuple[Split, Split | None]:
     data = config.data
-    if data.validation not in SELECTION_OF_VALIDATION:
-        raise ValueError(
-            f"data.validation: expected one of {', '.join(SELECTION_OF_VALIDATION)}, "
-            f"got {data.validation!r}"
-        )
     options = data.options.to_dict()
     train = read_split(data.dataset, data.annotations, "train", **options)
     if data.validation == "none":

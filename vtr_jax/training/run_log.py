@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.files import write_atomically
+
 LOG_FILE = "metrics.jsonl"
 
 
@@ -28,25 +30,24 @@ class RunLog:
     """Appends records to WORKDIR/metrics.jsonl.
 
     resumed_step: updates already done; records of later steps (of a run that was killed before
-    it saved them) are dropped, so that the file reads as if nothing had happened.
+    it saved them) are dropped, so that the file reads as if nothing had happened. 0: all are.
     """
 
     def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool) -> None:
-        kept = [record for record in read_log(workdir) if record["step"] <= resumed_step]
+        old = read_log(workdir) if resumed_step else []
+        kept = [record for record in old if record["step"] <= resumed_step]
         path = workdir / LOG_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        partial.replace(path)
-        self._file = path.open("a", encoding="utf-8")
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._board = _tensorboard_writer(workdir, resumed_step) if tensorboard else None
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One record: kind "train" or "evaluation", updates done, named numbers."""
+        """One record: kind "train", "evaluation" or "protocol", updates done, named values."""
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():
-                if isinstance(value, (int, float)):
+                if isinstance(value, float):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:

@@ -38,10 +38,25 @@ class StepSettings:
     optimizer: optax.GradientTransformation
 
 
+def abstract_batch(
+    batch_size: int, max_frames: int, resolution: int, max_words: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a training batch; nothing is allocated."""
+    frames = (batch_size, max_frames)
+    tokens = jax.ShapeDtypeStruct((batch_size, max_words), jnp.int32)
+    return {
+        "frames": jax.ShapeDtypeStruct((*frames, resolution, resolution, 3), jnp.uint8),
+        "frame_mask": jax.ShapeDtypeStruct(frames, jnp.int32),
+        "token_ids": tokens,
+        "token_mask": tokens,
+    }
+
+
 def initial_train_state(retriever: Retriever, settings: StepSettings, mesh: Mesh) -> TrainState:
     """Parameters, recipe state and optimizer state, each where the mesh wants it.
 
-    The optimizer's moments are made in place: no device ever holds a whole copy of them.
+    The optimizer's moments are made in place: no device ever holds a whole copy of them. The
+    state takes the retriever's arrays over: the first step deletes them.
     """
     params = jax.device_put(retriever.params, shardings(retriever.params, mesh))
     abstract = jax.eval_shape(settings.optimizer.init, params)
@@ -75,7 +90,7 @@ def train_step(
     """One update.
 
     key: the step's random key. Returns the new state and metrics: loss, its scalar terms,
-    logit_scale (before the step), gradient_norm (before clipping).
+    logit_scale (before the step), gradient_norm (before clipping), update_norm.
     """
     grad_fn = jax.value_and_grad(batch_loss, has_aux=True)
     (loss, terms), gradients = grad_fn(
@@ -93,6 +108,7 @@ def train_step(
         **scalars,
         "logit_scale": jnp.exp(train_state["params"]["logit_scale"]),
         "gradient_norm": optax.tree.norm(gradients),
+        "update_norm": optax.tree.norm(updates),
     }
     return {"params": params, "state": terms["state"], "opt_state": opt_state}, metrics
 

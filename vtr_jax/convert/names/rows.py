@@ -112,6 +112,10 @@ def applicable_rows(table: NameTable, params: Params) -> Iterator[tuple[Row, Any
             yield row, leaf
 
 
+def _dtype(tensor: Any) -> np.dtype:
+    return tensor.dtype if hasattr(tensor, "read") else np.asarray(tensor).dtype
+
+
 def _read(tensor: Any, axes: tuple[int, ...]) -> np.ndarray:
     array = tensor.read() if hasattr(tensor, "read") else np.asarray(tensor)
     return array.transpose(axes) if axes else array
@@ -122,8 +126,9 @@ def _read_row(
 ) -> np.ndarray:
     """One of our arrays, filled layer by layer so that it is in memory once."""
     keys = original_keys(row, leaf)
-    stored = {np.dtype(tensors[key].dtype) for key in keys}
-    dtype = dtype or (stored.pop() if len(stored) == 1 else np.dtype(np.float32))
+    if dtype is None:
+        stored = {_dtype(tensors[key]) for key in keys}
+        dtype = stored.pop() if len(stored) == 1 else np.dtype(np.float32)
     filled = np.empty(leaf.shape, dtype)
     layers = list(filled) if row.stacked else [filled]
     for layer, key in zip(layers, keys, strict=True):
@@ -131,45 +136,48 @@ def _read_row(
     return filled
 
 
-def _list_some(title: str, lines: list[str]) -> list[str]:
-    shown = lines[:20]
-    more = [f"    ... and {len(lines) - 20} more"] if len(lines) > 20 else []
-    return (
-        [f"  {title} ({len(lines)}):", *(f"    {line}" for line in shown), *more] if lines else []
-    )
+def _message(what: str, problems: Mapping[str, list[str]]) -> str:
+    """Every name under its problem; how many there are of each is the last line."""
+    lines = [f"{what}: its names do not fit"]
+    for title, names in problems.items():
+        lines += [f"  {title}:", *(f"    {name}" for name in names)]
+    counts = ", ".join(f"{len(names)} {title}" for title, names in problems.items())
+    return "\n".join([*lines, f"nothing was loaded from {what}: {counts}"])
 
 
 def check_names(tensors: Mapping[str, Any], table: NameTable, abstract: Params, what: str) -> None:
     """Compare a state dict with what a table and abstract params ask for.
 
     tensors: anything with a shape by original key. Raises one ValueError that lists every
-    missing, unexpected and mis-shaped name.
+    missing, unexpected, mis-shaped and mistyped name.
     """
     expected = {
         key: original_shape(row, leaf)
         for row, leaf in applicable_rows(table, abstract)
         for key in original_keys(row, leaf)
     }
-    missing = [f"{key} {shape}" for key, shape in expected.items() if key not in tensors]
-    unexpected = [
-        f"{key} {tuple(np.shape(tensor))}"
-        for key, tensor in tensors.items()
-        if key not in expected and key not in table.ignored
-    ]
-    misshaped = [
-        f"{key}: expected {shape}, found {tuple(tensors[key].shape)}"
-        for key, shape in expected.items()
-        if key in tensors and tuple(tensors[key].shape) != shape
-    ]
-    problems = (
-        _list_some("missing", missing)
-        + _list_some("unexpected", unexpected)
-        + _list_some("wrong shape", misshaped)
-    )
+    problems = {
+        "missing": [f"{key} {shape}" for key, shape in expected.items() if key not in tensors],
+        "unexpected": [
+            f"{key} {tuple(np.shape(tensor))}"
+            for key, tensor in tensors.items()
+            if key not in expected and key not in table.ignored
+        ],
+        "wrong shape": [
+            f"{key}: expected {shape}, found {tuple(np.shape(tensors[key]))}"
+            for key, shape in expected.items()
+            if key in tensors and tuple(np.shape(tensors[key])) != shape
+        ],
+        # Whole numbers are weights that were quantised; their scale would be missing.
+        "wrong type": [
+            f"{key}: expected floating point, found {_dtype(tensors[key])}"
+            for key in expected
+            if key in tensors and _dtype(tensors[key]).kind in "biuc"
+        ],
+    }
+    problems = {title: names for title, names in problems.items() if names}
     if problems:
-        raise ValueError(
-            "\n".join([f"{what}: the names do not fit; nothing was loaded", *problems])
-        )
+        raise ValueError(_message(what, problems))
 
 
 def params_from_original(

@@ -7,10 +7,10 @@ import json
 import time
 from pathlib import Path
 
-from vtr_jax.data.frame_store.files import write_atomically
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.source import ClipJob, ClipSource, is_unchanged, source_of
+from vtr_jax.files import write_atomically
 
 BAD_CLIPS_FILE = "bad_clips.jsonl"
 

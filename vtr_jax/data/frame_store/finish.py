@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from vtr_jax.data.frame_store.files import write_atomically
 from vtr_jax.data.frame_store.index import INDEX_FILE, build_index
 from vtr_jax.data.frame_store.part import read_part
 from vtr_jax.data.frame_store.settings import StoreSettings
@@ -22,6 +21,7 @@ from vtr_jax.data.frame_store.shards import (
     write_shards,
 )
 from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.files import write_atomically
 
 WORK_FOLDER = ".work"
 _NEW_STORE = "new"

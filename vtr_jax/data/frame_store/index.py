@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from vtr_jax.data.frame_store.files import write_atomically
 from vtr_jax.data.frame_store.shards import SHARD_PATTERN
 from vtr_jax.data.frame_store.source import ClipSource
 from vtr_jax.data.tensorflow_host import import_tensorflow
+from vtr_jax.files import write_atomically
 
 INDEX_FILE = "index.npz"
 # a record file frames each record by its length (8 bytes), two checksums (4 bytes each)

@@ -15,11 +15,11 @@ import av
 import numpy as np
 
 from vtr_jax.data.frame_store.encoding import encode_frame
-from vtr_jax.data.frame_store.files import write_atomically
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.source import ClipJob, ClipSource, source_of
 from vtr_jax.data.video import SampledFrames, UnreadableVideo, sample_frames
+from vtr_jax.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

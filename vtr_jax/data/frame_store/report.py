@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vtr_jax.data.frame_store.files import write_atomically
+from vtr_jax.files import write_atomically
 
 REPORT_FILE = "report.json"
 _LISTED = 20

@@ -6,11 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from vtr_jax.data.frame_store.files import write_atomically
 from vtr_jax.data.frame_store.finish import WORK_FOLDER, discard_work
 from vtr_jax.data.frame_store.part import read_part_source
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.source import ClipJob, is_unchanged
+from vtr_jax.files import write_atomically
 
 
 class WorkFolder:

@@ -19,12 +19,18 @@ from vtr_jax.models.recipes.recipe import OptionValue, Recipe, RetrieverConfig
 from vtr_jax.models.runtime import Runtime
 
 HEADERS = ("meanP", "seqTransf")
+LINEAR_PATCHES = ("2d", "3d")
 
 
 def _check(clip: ClipConfig, options: Mapping[str, OptionValue]) -> None:
     header = options["sim_header"]
     if header not in HEADERS:
         raise ValueError(f"sim_header: expected one of {', '.join(HEADERS)}, got {header!r}")
+    if options["linear_patch"] not in LINEAR_PATCHES:
+        raise ValueError(
+            f"linear_patch: expected one of {', '.join(LINEAR_PATCHES)}, "
+            f"got {options['linear_patch']!r}"
+        )
     if options["linear_patch"] != clip.vision.linear_patch:
         raise ValueError(
             f"linear_patch={options['linear_patch']} contradicts a {clip.vision.linear_patch} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jax import Array
@@ -64,11 +64,17 @@ class Recipe:
     keeps_patches: bool = False
     unused: Callable[[RetrieverConfig], tuple[str, ...]] = lambda config: ()
 
-    def complete_options(self, given: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """Defaults overlaid with what was given; raises ValueError for an unknown name."""
+    def complete_options(
+        self, given: Mapping[str, OptionValue], others: Iterable[str] = ()
+    ) -> dict[str, OptionValue]:
+        """Defaults overlaid with what was given.
+
+        Raises ValueError for an unknown name, suggesting the nearest of the recipe's options
+        and of others, names that are known elsewhere.
+        """
         for name in given:
             if name not in self.options:
-                near = difflib.get_close_matches(name, self.options, n=1)
+                near = difflib.get_close_matches(name, [*self.options, *others], n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 known = ", ".join(sorted(self.options)) or "none"
                 raise ValueError(

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The long checks, each of which the tests hold in little. About ten minutes on two cores.
+#   bash scripts/soak.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+install_vtr_jax "[test]"
+echo "== converting an archive of ViT-L/14's size: peak memory"
+.venv/bin/python scripts/soak_conversion.py
+echo "== twenty kills at random moments: equal parameters"
+.venv/bin/python scripts/soak_kills.py

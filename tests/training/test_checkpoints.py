@@ -1,0 +1,126 @@
+"""Which checkpoints are kept, and that what was saved is what comes back."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vtr_jax.checkpoint import best_checkpoint_step
+from vtr_jax.sharding import make_mesh
+from vtr_jax.training.checkpoints import RunCheckpoints
+
+METRIC = "t2v R@1"
+
+
+def state_of(value, shape=(3, 4)):
+    weights = jnp.full(shape, value, jnp.float32)
+    return {
+        "params": {"text": {"projection": weights}},
+        "state": {},
+        "opt_state": {"count": jnp.int32(7), "mu": {"text": {"projection": -weights}}},
+    }
+
+
+def steps_in(folder):
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = RunCheckpoints(tmp_path, keep_last=2, metric=METRIC)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({1: 10.0, 2: 30.0, 3: 20.0, 4: 20.0, 5: 10.0}, [2, 4, 5]),
+        ({1: 10.0, 2: 20.0, 3: 30.0}, [2, 3]),
+        # Of equal scores the later one is the best, as in the originals.
+        ({1: 30.0, 2: 30.0, 3: 20.0, 4: 10.0}, [2, 3, 4]),
+        # Saved between two evaluations, or without any.
+        ({1: 30.0, 2: None, 3: None, 4: None}, [1, 3, 4]),
+        ({1: None, 2: None, 3: None}, [2, 3]),
+    ],
+)
+def test_the_last_ones_and_the_best_are_kept(checkpoints, tmp_path, scores, kept):
+    for step, score in scores.items():
+        metrics = {} if score is None else {METRIC: score, "t2v R@5": 100.0 - score}
+        checkpoints.save(step, state_of(step), metrics)
+    checkpoints.finish()
+    assert steps_in(checkpoints.folder) == kept
+    assert checkpoints.latest_step() == max(scores)
+    known = {step: score for step, score in scores.items() if score is not None}
+    best = max(known, key=lambda step: (known[step], step)) if known else max(scores)
+    assert best_checkpoint_step(tmp_path, METRIC) == best
+
+
+def test_what_was_saved_comes_back_bit_by_bit(checkpoints):
+    state = state_of(0.1)
+    checkpoints.save(3, state)
+    checkpoints.finish()
+    restored = checkpoints.restore(3, jax.eval_shape(lambda: state), make_mesh())
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert jax.tree.all(jax.tree.map(np.array_equal, restored, state))
+
+
+def test_a_save_is_not_disturbed_by_the_steps_that_follow(checkpoints):
+    """The next step overwrites the memory of a state that is still being written."""
+    step_fn = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    state = state_of(1.0, shape=(2000, 1000))
+    checkpoints.save(1, state)
+    for _ in range(20):
+        state = step_fn(state)
+    jax.block_until_ready(state)
+    checkpoints.finish()
+    restored = checkpoints.restore(1, jax.eval_shape(lambda: state), make_mesh())
+    np.testing.assert_array_equal(restored["params"]["text"]["projection"], 1.0)
+    np.testing.assert_array_equal(state["params"]["text"]["projection"], 21.0)
+
+
+def test_a_new_process_finds_the_newest_and_removes_what_was_left_half_written(tmp_path):
+    first = RunCheckpoints(tmp_path, keep_last=2, metric=METRIC)
+    assert first.latest_step() is None
+    first.save(4, state_of(4.0), {METRIC: 1.0})
+    first.close()
+    torn = first.folder / "8.orbax-checkpoint-tmp"
+    torn.mkdir()
+    (torn / "retriever").mkdir()
+    second = RunCheckpoints(tmp_path, keep_last=2, metric=METRIC)
+    assert second.latest_step() == 4
+    second.save(8, state_of(8.0), {METRIC: 0.5})
+    second.save(12, state_of(12.0), {METRIC: 0.25})
+    second.save(16, state_of(16.0), {METRIC: 0.125})
+    second.close()
+    # The best of the first process counts in the second.
+    assert steps_in(second.folder) == [4, 12, 16]
+    assert not torn.exists()
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_name(checkpoints):
+    checkpoints.save(1, state_of(1.0))
+    checkpoints.finish()
+    with pytest.raises(ValueError, match=r"params/text/projection: expected \(5, 4\), found"):
+        checkpoints.restore(1, state_of(1.0, shape=(5, 4)), make_mesh())
+    bigger = state_of(1.0)
+    bigger["opt_state"]["nu"] = jnp.zeros(2)
+    with pytest.raises(ValueError, match="missing: nu"):
+        checkpoints.restore(1, bigger, make_mesh())
+
+
+def test_a_damaged_checkpoint_is_refused_with_its_folder(checkpoints):
+    checkpoints.save(1, state_of(1.0, shape=(300, 300)))
+    checkpoints.finish()
+    for file in (checkpoints.folder / "1" / "retriever").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"(?s)1/retriever: the saved .*\n  remove .*/1 to go on"):
+        checkpoints.restore(1, state_of(1.0, shape=(300, 300)), make_mesh())
+
+
+@pytest.mark.parametrize("keep_last", [0, -1])
+def test_keeping_nothing_is_refused(tmp_path, keep_last):
+    with pytest.raises(ValueError, match=f"keep_last: expected at least 1 .*, got {keep_last}"):
+        RunCheckpoints(tmp_path, keep_last, METRIC)

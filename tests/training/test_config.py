@@ -1,0 +1,160 @@
+"""Settings: read from a recipe file and the command line, checked before anything starts."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+from vtr_jax.models.clip import CLIP_PRESETS
+from vtr_jax.training.command import read_config
+from vtr_jax.training.config import (
+    check_config,
+    clip_of,
+    clip_sizes,
+    default_config,
+    runtime_of,
+)
+
+RECIPE = """
+from vtr_jax.training.config import default_config
+
+def get_config(variant="small"):
+    if variant not in ("small", "large"):
+        raise ValueError(f"variant {variant!r}: expected small or large")
+    config = default_config()
+    config.batch_size = {"small": 4, "large": 400}[variant]
+    return config
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+def test_settings_are_laid_over_the_recipe(recipe):
+    assert read_config(recipe).batch_size == 4
+    config = read_config(
+        f"{recipe}:large",
+        [
+            "--config.optimizer.learning_rate=1e-3",
+            "--config.data.skip_missing=true",
+            "--config.init=clip=b32",
+            "--config.epochs=7",
+            "--config.epochs=9",
+        ],
+    )
+    assert (config.batch_size, config.epochs, config.init) == (400, 9, "clip=b32")
+    assert config.optimizer.learning_rate == 1e-3 and config.data.skip_missing is True
+    assert config.data.max_frames == default_config().data.max_frames
+    with pytest.raises(AttributeError, match="momentum"):
+        config.optimizer.momentum = 0.9
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("batchsize=3", r"--config\.batchsize: no such setting; did you mean --config\.batch_size"),
+        ("optimizer.lerning_rate=1", r"did you mean --config\.optimizer\.learning_rate\?"),
+        ("learning_rate=1", r"did you mean --config\.optimizer\.learning_rate\?"),
+        ("data.optimizer.b1=1", r"did you mean --config\.optimizer\.b1\?"),
+        ("optimizer=adamw", r"a group of settings: .*optimizer\.name"),
+        ("zzz=1", "no such setting; known: batch_size, "),
+        ("batch_size=many", "batch_size=many: invalid literal for int.* 'many'"),
+        ("seed=1.5", "seed=1.5: invalid literal for int"),
+        ("remat=perhaps", "remat=perhaps: .*Non-boolean argument"),
+        ("batch_size", r"argument '--config\.batch_size': expected --config\.name=value"),
+    ],
+)
+def test_what_cannot_be_set_is_named(recipe, argument, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(recipe, [f"--config.{argument}"])
+
+
+@pytest.mark.parametrize("argument", ["extra", "--batch_size=3", "-config.seed=1"])
+def test_other_arguments_are_refused(recipe, argument):
+    with pytest.raises(ValueError, match=f"argument '{argument}': expected --config.name=value"):
+        read_config(recipe, [argument])
+
+
+def test_recipes_that_are_none(recipe, tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.py: no such recipe file"):
+        read_config(str(tmp_path / "missing.py:smoke"))
+    with pytest.raises(ValueError, match="variant 'huge': expected small or large"):
+        read_config(f"{recipe}:huge")
+    plain = tmp_path / "plain.py"
+    plain.write_text("x = 1\n")
+    with pytest.raises(ValueError, match="plain.py: expected .* a function get_config"):
+        read_config(str(plain))
+    plain.write_text("def get_config():\n    return None\n")
+    with pytest.raises(ValueError, match="plain.py: this recipe has no variants, got 'big'"):
+        read_config(f"{plain}:big")
+    with pytest.raises(ValueError, match="plain.py: get_config gave None, expected a ConfigDict"):
+        read_config(str(plain))
+
+
+def test_the_defaults_can_run():
+    check_config(default_config())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch_size", 0, "batch_size: expected 1 or more, got 0"),
+        ("epochs", 0, "epochs: expected 1 or more"),
+        ("log_every", 0, "log_every: expected 1 or more"),
+        ("keep_last", 0, "keep_last: expected 1 or more"),
+        ("eval_every", -1, "eval_every: expected 0 or more"),
+        ("seed", -1, "seed: expected 0 or more"),
+        ("data.max_frames", 0, "data.max_frames: expected 1 or more"),
+        ("evaluation.tile", 0, "evaluation.tile: expected 1 or more"),
+        ("optimizer.freeze_layer_num", -2, "freeze_layer_num: expected -1 or more"),
+        ("data.slice_framepos", 3, "data.slice_framepos: expected one of 0, 1, 2; got 3"),
+        ("data.train_frame_order", -1, "data.train_frame_order: expected one of 0, 1, 2"),
+        ("data.validation", "dev", "expected one of val, holdout, test, none; got 'dev'"),
+        ("evaluation.metric", "t2v R1", "evaluation.metric: expected one of t2v R@1, .*'t2v R1'"),
+        # The lower the better: the "best" checkpoint would be the worst.
+        ("evaluation.metric", "t2v MdR", "evaluation.metric: expected one of t2v R@1"),
+    ],
+)
+def test_settings_that_no_run_can_have(name, value, message):
+    config = default_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=message):
+        check_config(config)
+
+
+@pytest.mark.parametrize("preset", sorted(CLIP_PRESETS))
+def test_presets_keep_their_sizes(preset):
+    config = default_config()
+    config.clip = clip_sizes(preset)
+    assert clip_of(config) == CLIP_PRESETS[preset]
+
+
+def test_unknown_presets_and_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match="expected one of ViT-B/32, .*, got 'ViT-B'"):
+        clip_sizes("ViT-B")
+    config = default_config()
+    config.clip.patch_size = 33
+    with pytest.raises(ValueError, match="image resolution 224 is not a multiple .* 33"):
+        clip_of(config)
+
+
+def test_the_patch_embedding_is_an_option_of_the_recipe():
+    config = default_config()
+    config.options.linear_patch = "3d"
+    assert clip_of(config).vision.linear_patch == "3d"
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("cpu", "float32"), ("tpu", "bfloat16")])
+def test_auto_compute_dtype_follows_the_device(monkeypatch, backend, dtype):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = default_config()
+    assert runtime_of(config).compute_dtype == dtype
+    config.compute_dtype = "float32"
+    assert runtime_of(config).compute_dtype == "float32"
+    config.compute_dtype = "float8"
+    with pytest.raises(ValueError, match="compute_dtype: expected float32, .*'float8'"):
+        runtime_of(config)

@@ -1,0 +1,239 @@
+"""Whole runs: they learn, they repeat bit by bit, they survive being stopped anywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+
+import jax
+import numpy as np
+import pytest
+
+import vtr_jax.training.loop as loop
+from vtr_jax.checkpoint import load_retriever
+from vtr_jax.training.checkpoints import RunCheckpoints
+from vtr_jax.training.loop import DivergedError, train
+from vtr_jax.training.run import Run
+from vtr_jax.training.run_log import LOG_FILE, read_log
+
+LAST_STEP = 32
+
+
+class Stopped(Exception):
+    """What a test raises in the middle of a run."""
+
+
+def checkpoint_steps(workdir):
+    folder = workdir / "checkpoints"
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def stop_before_step(monkeypatch, first, step):
+    """Let the run that starts after step `first` fail before it computes `step`."""
+    put_batch, count = loop.put_batch, iter(range(first + 1, 100))
+
+    def stop(batch, mesh):
+        if next(count) == step:
+            raise Stopped
+        return put_batch(batch, mesh)
+
+    monkeypatch.setattr(loop, "put_batch", stop)
+
+
+def test_a_run_learns_its_training_pairs(tiny_run):
+    losses = [record["loss"] for record in read_log(tiny_run) if record["kind"] == "train"]
+    assert len(losses) == LAST_STEP
+    # From the logarithm of the batch size, which is guessing, down.
+    assert losses[0] > 0.9 * math.log(8)
+    assert np.mean(losses[-4:]) < 0.75 * math.log(8)
+
+
+def test_what_a_run_writes_down(tiny_run, tiny_config):
+    records = read_log(tiny_run)
+    assert records[0]["kind"] == "protocol" and records[0]["split"] == "val"
+    train_records = [record for record in records if record["kind"] == "train"]
+    assert [record["step"] for record in train_records] == list(range(1, LAST_STEP + 1))
+    assert train_records[0]["learning_rate"] == 0.0
+    rates = [record["learning_rate"] for record in train_records]
+    assert max(rates) == rates[4] and rates[4] < 1e-3
+    assert all(r["clip_learning_rate"] == r["learning_rate"] for r in train_records)
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert [record["step"] for record in evaluations] == [8, 16, 24, 32]
+    assert {"t2v R@1", "t2v MdR", "v2t R@10", "v2t queries"} <= evaluations[0].keys()
+    assert not any("seconds" in name or "waiting" in name for r in records for name in r)
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(tiny_run):
+    scores = {r["step"]: r["t2v R@1"] for r in read_log(tiny_run) if r["kind"] == "evaluation"}
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert checkpoint_steps(tiny_run) == sorted({24, 32, best})
+
+
+def test_the_same_settings_give_the_same_run(
+    tiny_config, tiny_run, tmp_path, saved_arrays, same_bits
+):
+    # Speed settings, and the folder it runs in, change nothing.
+    state = train(tiny_config({"data.num_threads": 1, "log_every": 1}), tmp_path / "again")
+    assert (tmp_path / "again" / LOG_FILE).read_text() == (tiny_run / LOG_FILE).read_text()
+    ours = saved_arrays(tmp_path / "again", LAST_STEP)
+    assert same_bits(ours, saved_arrays(tiny_run, LAST_STEP))
+    np.testing.assert_array_equal(
+        state["params"]["text"]["projection"], ours["retriever/params/text/projection"]
+    )
+
+
+def test_another_seed_gives_another_run(tiny_config, tiny_run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        stop_before_step(patched, 0, 12)
+        train(tiny_config({"seed": 1}), tmp_path / "other")
+    ours, theirs = (
+        [record for record in read_log(workdir) if record["kind"] == "train"][0]["loss"]
+        for workdir in (tmp_path / "other", tiny_run)
+    )
+    assert ours != theirs
+
+
+def test_a_run_stopped_three_times_is_the_run_that_was_not(
+    tiny_config, tiny_run, tmp_path, monkeypatch, saved_arrays, same_bits, capsys
+):
+    config, workdir = tiny_config(), tmp_path / "run"
+    # Before the first checkpoint, between two, right behind one.
+    for resumed, stop in ((0, 3), (0, 15), (8, 25)):
+        with monkeypatch.context() as patched, pytest.raises(Stopped):
+            stop_before_step(patched, resumed, stop)
+            train(config, workdir)
+        assert ("from the start" if resumed == 0 else "after step 8") in capsys.readouterr().out
+    assert checkpoint_steps(workdir)[-2:] == [16, 24]
+    train(config, workdir)
+    assert "resuming after step 24" in capsys.readouterr().out
+    assert same_bits(saved_arrays(workdir, LAST_STEP), saved_arrays(tiny_run, LAST_STEP))
+    assert checkpoint_steps(workdir) == checkpoint_steps(tiny_run)
+    assert (workdir / LOG_FILE).read_text() == (tiny_run / LOG_FILE).read_text()
+
+
+def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path, capsys):
+    config = tiny_config({"epochs": 1, "checkpoint_every": 3, "keep_last": 9})
+    workdir = tmp_path / "run"
+    first = train(config, workdir)
+    assert checkpoint_steps(workdir) == [3, 4]
+    log = (workdir / LOG_FILE).read_text()
+    capsys.readouterr()
+    again = train(config, workdir)
+    assert "resuming after step 4" in capsys.readouterr().out
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, again))
+    assert (workdir / LOG_FILE).read_text() == log
+    with pytest.raises(ValueError, match="epochs: 2 now, 1 in the run"):
+        train(tiny_config({"epochs": 2}), workdir)
+
+
+def test_a_poisoned_state_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny_config, tiny_run, tmp_path, monkeypatch
+):
+    config, workdir = tiny_config(), tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        stop_before_step(patched, 0, 11)
+        train(config, workdir)
+    resume = Run.resume
+
+    def poisoned(run):
+        step = resume(run)
+        text = run.state["params"]["text"]
+        text["projection"] = text["projection"].at[0, 0].set(np.nan)
+        return step
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "resume", poisoned)
+        message = r"step 9: loss nan, gradient_norm nan, .*; the checkpoint of step 8 is kept"
+        with pytest.raises(DivergedError, match=message):
+            train(config, workdir)
+    assert checkpoint_steps(workdir) == [8]
+    kept = load_retriever(workdir)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.params))
+    assert [r["step"] for r in read_log(workdir) if r["kind"] == "train"] == [*range(1, 9)]
+    # Nothing of the accident is left: the run goes on from there.
+    train(config, workdir)
+    assert (workdir / LOG_FILE).read_text() == (tiny_run / LOG_FILE).read_text()
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "update_norm"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_every_number_that_is_not_finite_is_noticed_before_it_is_saved(
+    tiny_config, tmp_path, monkeypatch, name, value
+):
+    steps = iter(range(1, 100))
+
+    def fake_step(state, batch, key):
+        metrics = {"loss": 1.0, "gradient_norm": 1.0, "update_norm": 1.0, "logit_scale": 1.0}
+        if next(steps) == 3:
+            metrics[name] = value
+        return state, metrics
+
+    monkeypatch.setattr(loop, "compile_train_step", lambda *_: fake_step)
+    monkeypatch.setattr(Run, "evaluate", lambda run: {})
+    with pytest.raises(DivergedError, match=f"step 3: .*{name} {value}.*; none was saved before"):
+        train(tiny_config(), tmp_path / "run")
+    assert checkpoint_steps(tmp_path / "run") == []
+
+
+def test_nothing_is_compiled_after_the_first_evaluation(tiny_config, tmp_path, monkeypatch):
+    compiled, counts = [], {}
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    save = RunCheckpoints.save
+
+    def counting_save(checkpoints, step, *args):
+        counts[step] = len(compiled)
+        save(checkpoints, step, *args)
+
+    monkeypatch.setattr(RunCheckpoints, "save", counting_save)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        # Five clips in batches of two: the last one is padded.
+        train(tiny_config({"evaluation.batch_size": 2, "evaluation.tile": 3}), tmp_path / "run")
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert counts[8] > 3
+    assert counts[8] == counts[16] == counts[LAST_STEP]
+
+
+def test_speed_leaves_evaluation_out(tiny_config, monkeypatch):
+    clock = iter([10.0, 110.0, 120.0])
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=clock.__next__))
+    run = type("Run", (), {"config": tiny_config(), "schedule": staticmethod(lambda step: 1.0)})
+    progress = loop._Progress(run, log=None, window_start=0.0)
+    for step in (1, 2):
+        progress.add(step, {"loss": np.float32(1)}, waited=4.0)
+    with progress.pause():
+        pass
+    values = progress.window(2, {"loss": 1.0})
+    # Two batches of eight in 20 of the 120 seconds; 100 went to evaluation.
+    assert values["clips_per_second"] == pytest.approx(2 * 8 / 20)
+    assert values["waiting_share"] == pytest.approx(8 / 20)
+
+
+def test_skipped_clips_are_told(tiny_config, tiny_dataset, tmp_path, monkeypatch, capsys):
+    captions = tmp_path / "captions.csv"
+    captions.write_text(
+        tiny_dataset.captions_file.read_text() + "gone.mp4,a clip without frames,train\n"
+    )
+    stop_before_step(monkeypatch, 0, 1)
+    config = tiny_config({"data.annotations": str(captions), "data.skip_missing": True})
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "clip4clip: 16 clips, 32 captions; 4 steps an epoch" in out
+    assert "1 clips of train are not in the store, skipped: gone" in out
+
+
+def test_lines_for_a_person(tiny_config, tmp_path, capsys):
+    train(tiny_config({"epochs": 1, "log_every": 2}), tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("mesh {'data': 1, 'fsdp': 1, 'tensor': 1}")
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["step 2/4", "step 4/4"]
+    assert lines[3].startswith("step 4  validation  t2v R@1 ") and "   v2t R@1 " in lines[3]
+    best = json.loads((tmp_path / "run" / "retriever.json").read_text())["selection"]
+    assert best == {"metric": "t2v R@1", "rule": "validation split"}

@@ -1,0 +1,251 @@
+"""A run before its first step: where it starts from, what it refuses, what it writes down."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from vtr_jax.checkpoint import read_description, write_retriever
+from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
+from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.retriever import init_retriever
+from vtr_jax.training.config import clip_of
+from vtr_jax.training.run import Run, make_optimizer, starting_retriever
+from vtr_jax.training.run_record import RUN_FILE
+
+# Nothing is compiled here but the drawing of parameters.
+
+
+@pytest.fixture
+def open_run():
+    """Opens runs and closes their checkpoints."""
+    opened = []
+
+    def make(config, workdir):
+        opened.append(Run(config, workdir))
+        return opened[-1]
+
+    yield make
+    for run in opened:
+        run.checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def clip_directory(tiny_config, tmp_path_factory):
+    """A retriever directory of recipe "clip" with the towers of `tiny_config`."""
+    retriever = init_retriever(
+        recipe_named("clip").config(clip_of(tiny_config()), {}), jax.random.key(99)
+    )
+    directory = tmp_path_factory.mktemp("init") / "clip"
+    write_retriever(directory, retriever.config, retriever.params)
+    return str(directory)
+
+
+def equal(ours, theirs):
+    return jax.tree.all(jax.tree.map(np.array_equal, ours, theirs))
+
+
+def test_the_seed_draws_everything(tiny_config):
+    first, again = (starting_retriever(tiny_config()) for _ in range(2))
+    other = starting_retriever(tiny_config({"seed": 1}))
+    assert equal(first.params, again.params)
+    assert not equal(first.params, other.params)
+    assert first.config.recipe == "clip4clip"
+
+
+@pytest.mark.parametrize("variant", ["smoke", "smoke-seqTransf"])
+def test_a_clip_gives_the_towers(tiny_config, clip_directory, variant):
+    config = tiny_config({"init": clip_directory}, variant)
+    # The towers' sizes are the directory's, whatever the config says.
+    config.clip.vision_layers = 7
+    retriever = starting_retriever(config)
+    assert retriever.config.clip.vision.layers == 1
+    source = init_retriever(
+        recipe_named("clip").config(retriever.config.clip, {}), jax.random.key(99)
+    )
+    for name, params in source.params.items():
+        assert equal(retriever.params[name], params), name
+    assert ("aggregation" in retriever.params) == (variant != "smoke")
+
+
+def test_a_run_of_the_same_recipe_gives_everything(tiny_config, tiny_run):
+    config = tiny_config({"init": str(tiny_run), "seed": 5})
+    params = starting_retriever(config).params
+    assert equal(params, starting_retriever(tiny_config({"init": str(tiny_run)})).params)
+    assert not equal(params, starting_retriever(tiny_config()).params)
+
+
+def test_another_recipe_or_head_is_refused(tiny_config, tiny_run, clip_directory):
+    message = r"holds a clip4clip with .*'meanP'.*, the run wants a clip4clip with .*'seqTransf'"
+    with pytest.raises(ValueError, match=message):
+        starting_retriever(tiny_config({"init": str(tiny_run)}, "smoke-seqTransf"))
+    config = tiny_config({"init": str(tiny_run), "recipe": "clip"})
+    config.options = {}
+    with pytest.raises(ValueError, match="holds a clip4clip .* the run wants a clip with"):
+        starting_retriever(config)
+    with pytest.raises(FileNotFoundError, match="nowhere: not a retriever directory"):
+        starting_retriever(tiny_config({"init": "nowhere"}))
+
+
+def test_other_sizes_of_the_same_recipe_are_named(tiny_config, tmp_path):
+    config = tiny_config(variant="smoke-seqTransf")
+    source = starting_retriever(config)
+    write_retriever(tmp_path / "one-layer", source.config, source.params)
+    config.init = str(tmp_path / "one-layer")
+    config.sizes.temporal_layers = 3
+    with pytest.raises(ValueError, match="'temporal_layers': 1.* wants .*'temporal_layers': 3"):
+        starting_retriever(config)
+
+
+def test_unknown_optimizers_are_refused(tiny_config):
+    config = tiny_config({"optimizer.name": "sgd"})
+    with pytest.raises(ValueError, match="optimizer.name: expected bert_adam or adamw, got 'sgd'"):
+        make_optimizer(config, starting_retriever(config), lambda step: step)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data.max_words": 100}, ValueError, "100 tokens a caption, .* 77 positions"),
+        ({"clip.image_resolution": 64}, ValueError, "frames of 32 pixels.* reads 64; prepare a"),
+        ({"batch_size": 17}, ValueError, "batch_size 17 is more than the 16 clips"),
+        ({"mesh.fsdp": 3}, ValueError, "mesh: data=-1, fsdp=3, tensor=1 does not use 1 devices"),
+        ({"evaluation.metric": "t2v R1"}, ValueError, "evaluation.metric: expected one of"),
+        ({"compute_dtype": "int8"}, ValueError, "compute_dtype: expected float32"),
+        ({"data.caption_mode": "all"}, ValueError, "caption_mode: expected one of"),
+        ({"data.store": "nowhere"}, FileNotFoundError, "nowhere: no finished frame store"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    tiny_config, tmp_path, changes, error, message
+):
+    workdir = tmp_path / "run"
+    with pytest.raises(error, match=message):
+        Run(tiny_config(changes), workdir)
+    assert not workdir.exists()
+
+
+def test_more_frames_than_positions_are_refused(tiny_config, tmp_path):
+    config = tiny_config({"data.max_frames": 80}, "smoke-seqTransf")
+    with pytest.raises(ValueError, match="80 frames a clip, .* has 77 positions"):
+        Run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_record_holds_everything_that_decides_the_run(tiny_config, tmp_path, open_run):
+    run = open_run(tiny_config(), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / RUN_FILE).read_text())
+    assert record["optimizer"]["learning_rate"] == 1e-3
+    assert record["train_sha256"] == run.data.train.sha256()
+    assert record["validation_sha256"] == run.data.validation.sha256()
+    assert record["store_settings"]["framerate"] == 4
+    assert record["total_steps"] == run.total_steps == 32
+    description = read_description(tmp_path / "run")
+    assert description["source"] == {"trained_from": "seed"}
+    assert description["retriever"]["recipe"] == "clip4clip"
+    assert run.resume() == 0
+
+
+def test_another_run_in_the_same_workdir_is_refused(tiny_config, tmp_path, open_run):
+    open_run(tiny_config(), tmp_path / "run")
+    changes = {"optimizer.learning_rate": 2e-3, "seed": 1, "log_every": 1}
+    with pytest.raises(ValueError, match="holds a run with other settings") as refused:
+        Run(tiny_config(changes), tmp_path / "run")
+    lines = str(refused.value).splitlines()
+    assert [line.strip() for line in lines[1:]] == [
+        "optimizer.learning_rate: 0.002 now, 0.001 in the run",
+        "seed: 1 now, 42 in the run",
+    ]
+
+
+def test_settings_that_change_no_parameter_may_differ(tiny_config, tmp_path, open_run):
+    open_run(tiny_config(), tmp_path / "run")
+    changes = {
+        "log_every": 1,
+        "keep_last": 5,
+        "checkpoint_every": 2,
+        "data.num_threads": 1,
+        "mesh.data": 1,
+        "evaluation.tile": 3,
+    }
+    run = open_run(tiny_config(changes), tmp_path / "run")
+    assert run.checkpoints.latest_step() is None
+
+
+def test_other_frames_under_the_same_names_are_another_run(
+    tiny_config, tiny_dataset, tmp_path, open_run
+):
+    from vtr_jax.data.annotations import read_split
+    from vtr_jax.data.frame_store import prepare
+
+    open_run(tiny_config(), tmp_path / "run")
+    splits = [read_split("table", tiny_dataset.captions_file, name) for name in ("train", "val")]
+    store = tmp_path / "store"
+    prepare(splits, tiny_dataset.videos_dir, store, framerate=1, resolution=32, workers=1)
+    with pytest.raises(ValueError, match="store_settings.framerate: 1 now, 4 in the run"):
+        Run(tiny_config({"data.store": str(store)}), tmp_path / "run")
+
+
+def test_foreign_files_are_left_alone(tiny_config, tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(FileExistsError, match="is not empty and holds no run; choose another"):
+        Run(tiny_config(), tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_killed_in_its_first_moments_can_be_started_again(tiny_config, tmp_path, open_run):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / f"{RUN_FILE}.123.tmp").write_text('{"batch')
+    assert open_run(tiny_config(), workdir).resume() == 0
+
+
+def test_a_damaged_record_is_named(tiny_config, tmp_path):
+    (tmp_path / RUN_FILE).write_text('{"batch')
+    with pytest.raises(ValueError, match="run.json: damaged .*; choose another --workdir"):
+        Run(tiny_config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("validation", "on_the_card"),
+    [
+        ("val", "best checkpoint by the validation split"),
+        ("holdout", "best checkpoint by the validation split"),
+        ("test", "best checkpoint by the TEST SPLIT itself"),
+        ("none", "the checkpoint was not chosen among several"),
+    ],
+)
+def test_the_card_says_how_the_checkpoint_was_chosen(
+    tiny_config, tmp_path, open_run, validation, on_the_card
+):
+    config = tiny_config({"data.validation": validation, "data.holdout_clips": 4})
+    workdir = tmp_path / "run"
+    run = open_run(config, workdir)
+    for step, score in ((1, 30.0), (2, 20.0)):
+        scores = {} if validation == "none" else {"t2v R@1": score}
+        run.checkpoints.save(step, run.state, scores)
+    run.checkpoints.finish()
+    request = EvaluationRequest(
+        checkpoint=str(workdir),
+        dataset="table",
+        annotations=config.data.annotations,
+        store=config.data.store,
+    )
+    report = run_evaluation(request).splitlines()
+    (line,) = (line for line in report if line.startswith("selection"))
+    assert on_the_card in line
+    protocol = run.validation_protocol()
+    assert ("split" in protocol) == (validation != "none")
+    if protocol:
+        assert protocol["split"] == {"val": "val", "holdout": "holdout", "test": "test"}[validation]
+
+
+def test_the_validation_protocol_is_that_of_the_run(tiny_config, tmp_path, open_run):
+    protocol = open_run(tiny_config(), tmp_path / "run").validation_protocol()
+    assert protocol["frames"] == 4 and protocol["max_words"] == 12
+    assert protocol["clips"] == 5 and protocol["frame_rate"] == 4
+    assert protocol["selection"] == "validation split"
+    assert "checkpoint_sha256" not in protocol

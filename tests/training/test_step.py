@@ -1,0 +1,142 @@
+"""One training step: what it changes, what it reports, and that it compiles once."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from vtr_jax.sharding import make_mesh, put_batch, shardings
+from vtr_jax.training.config import runtime_of
+from vtr_jax.training.optimizer import warmup_cosine
+from vtr_jax.training.run import make_optimizer, starting_retriever
+from vtr_jax.training.step import (
+    BATCH_KEYS,
+    MAX_LOGIT_SCALE,
+    StepSettings,
+    abstract_batch,
+    batch_loss,
+    compile_train_step,
+    initial_train_state,
+)
+
+# As a run of `tiny_config` has them, so that both share one compilation.
+SCHEDULE = warmup_cosine(32, 0.1)
+# bfloat16 takes XLA half a minute on a CPU otherwise.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def prepared(config):
+    """(settings, state as NumPy arrays, compiled step) of a config on one device."""
+    mesh = make_mesh()
+    retriever = starting_retriever(config)
+    optimizer = make_optimizer(config, retriever, SCHEDULE)
+    settings = StepSettings(retriever.config, runtime_of(config), optimizer)
+    state = initial_train_state(retriever, settings, mesh)
+    return settings, jax.device_get(state), compile_train_step(settings, state, mesh)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_config):
+    return prepared(tiny_config())
+
+
+def walk(step_fn, state, batches, first=1):
+    """The state after a step a batch, and the metrics of each."""
+    mesh, history = make_mesh(), []
+    state = jax.device_put(jax.tree.map(np.array, state), shardings(state, mesh))
+    for number, batch in enumerate(batches, start=first):
+        state, metrics = step_fn(state, put_batch(batch, mesh), jax.random.key(number))
+        history.append({name: float(value) for name, value in metrics.items()})
+    return jax.device_get(state), history
+
+
+def test_metrics_are_of_the_state_before_the_step(tiny, random_batch):
+    settings, start, step_fn = tiny
+    _, (first,) = walk(step_fn, start, [random_batch(0)])
+    loss, terms = batch_loss(
+        start["params"], start["state"], random_batch(0), jax.random.key(1), settings
+    )
+    assert first["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert first["loss_t2v"] == pytest.approx(float(terms["loss_t2v"]), rel=1e-5)
+    assert first["logit_scale"] == pytest.approx(math.exp(2.6592))
+    assert first["gradient_norm"] > 0
+
+
+def test_update_norm_is_how_far_the_parameters_move(tiny, random_batch):
+    _, start, step_fn = tiny
+    one, _ = walk(step_fn, start, [random_batch(0)])
+    two, history = walk(step_fn, one, [random_batch(1)])
+    moved = jax.tree.map(lambda a, b: np.sum(np.square(a - b)), one["params"], two["params"])
+    assert history[0]["update_norm"] == pytest.approx(
+        math.sqrt(sum(jax.tree.leaves(moved))), rel=1e-3
+    )
+    # The schedule starts at 0: the first step of a run moves nothing.
+    assert jax.tree.all(jax.tree.map(np.array_equal, start["params"], one["params"]))
+
+
+def test_steps_are_repeatable_bit_by_bit_and_compile_once(tiny, random_batch):
+    _, start, step_fn = tiny
+    batches = [random_batch(seed) for seed in range(4)]
+    once, first = walk(step_fn, start, batches)
+    again, second = walk(step_fn, start, batches)
+    assert first == second
+    assert jax.tree.all(jax.tree.map(np.array_equal, once, again))
+    assert step_fn._cache_size() == 1
+
+
+def test_every_parameter_and_moment_keeps_its_dtype(tiny, random_batch):
+    _, start, step_fn = tiny
+    after, _ = walk(step_fn, start, [random_batch(0), random_batch(1)])
+    assert jax.tree.structure(start) == jax.tree.structure(after)
+    assert jax.tree.map(lambda a: a.dtype, start) == jax.tree.map(lambda a: a.dtype, after)
+    floats = {leaf.dtype for leaf in jax.tree.leaves(after) if leaf.ndim}
+    assert floats == {np.dtype(np.float32)}
+
+
+def test_logit_scale_never_passes_100(tiny, random_batch):
+    _, start, step_fn = tiny
+    start = {**start, "params": {**start["params"], "logit_scale": np.float32(5.0)}}
+    after, history = walk(step_fn, start, [random_batch(0)])
+    assert after["params"]["logit_scale"] == np.float32(math.log(100.0))
+    assert np.exp(after["params"]["logit_scale"]) == pytest.approx(100, rel=1e-6)
+    assert history[0]["logit_scale"] == pytest.approx(math.exp(5.0))
+    assert np.float32(MAX_LOGIT_SCALE) == after["params"]["logit_scale"]
+
+
+def test_padding_frames_and_captions_behind_the_end_do_not_matter(tiny, random_batch):
+    _, start, step_fn = tiny
+    batch = random_batch(3)
+    changed = copy.deepcopy(batch)
+    changed["frames"][batch["frame_mask"] == 0] = 255
+    changed["token_ids"][batch["token_mask"] == 0] = 17
+    _, before = walk(step_fn, start, [batch])
+    _, after = walk(step_fn, start, [changed])
+    assert before[0]["loss"] == pytest.approx(after[0]["loss"], rel=1e-5)
+
+
+def test_bfloat16_trains_float32_parameters(tiny, tiny_config, random_batch):
+    _, _, exact_fn = tiny
+    _, start, step_fn = prepared(tiny_config({"compute_dtype": "bfloat16"}))
+    arrays = put_batch(random_batch(0), make_mesh())
+    step_fn = step_fn.lower(start, arrays, jax.random.key(0)).compile(QUICKLY)
+    batches = [random_batch(seed % 2) for seed in range(8)]
+    after, history = walk(step_fn, start, batches)
+    _, exact = walk(exact_fn, start, batches)
+    assert all(math.isfinite(value) for metrics in history for value in metrics.values())
+    # bfloat16 has eight bits: products are off by up to half a percent, scaled up by 14.
+    assert history[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.1)
+    assert history[0]["loss"] != exact[0]["loss"]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(after["params"])} == {np.dtype(np.float32)}
+
+
+def test_the_abstract_batch_is_a_batch(random_batch):
+    abstract, batch = abstract_batch(8, 4, 32, 12), random_batch(0)
+    assert set(abstract) == set(batch) == set(BATCH_KEYS)
+    for name in BATCH_KEYS:
+        assert abstract[name].shape == batch[name].shape
+        assert abstract[name].dtype == batch[name].dtype

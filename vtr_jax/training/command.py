@@ -1,0 +1,78 @@
+"""What `vtr train` is told: a recipe file, and settings laid over it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import runpy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+PREFIX = "--config."
+
+
+def read_config(recipe: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The settings of a recipe file with some of them replaced, locked against new names.
+
+    recipe: FILE.py or FILE.py:VARIANT; its get_config is called with the variant. overrides:
+    --config.name=value arguments. Raises FileNotFoundError for a missing file, ValueError for an
+    unknown variant, setting (with the nearest name) or a value of another type.
+    """
+    config = _load(recipe)
+    names = list(_setting_names(config))
+    for argument in overrides:
+        _check_name(argument, names)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(overrides))
+    try:
+        values(["vtr train", *overrides])
+    except (flags.Error, TypeError) as error:
+        raise ValueError(str(error)) from error
+    return config
+
+
+def _load(recipe: str) -> ConfigDict:
+    path, colon, variant = recipe.partition(":")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such recipe file; configs/ has one for each system")
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise ValueError(f"{path}: expected a recipe file with a function get_config")
+    if colon and not inspect.signature(get_config).parameters:
+        raise ValueError(f"{path}: this recipe has no variants, got {variant!r}")
+    config = get_config(variant) if colon else get_config()
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"{path}: get_config gave {config!r}, expected a ConfigDict")
+    return config
+
+
+def _setting_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _setting_names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _check_name(argument: str, names: Sequence[str]) -> None:
+    name, equals, _ = argument.removeprefix(PREFIX).partition("=")
+    if not argument.startswith(PREFIX) or not equals:
+        raise ValueError(f"argument {argument!r}: expected {PREFIX}name=value")
+    if name not in names:
+        raise ValueError(f"{PREFIX}{name}: {_hint(name, names)}")
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    members = [known for known in names if known.startswith(f"{name}.")]
+    if members:
+        return f"a group of settings: {', '.join(members)}"
+    by_last_part = {known.rpartition(".")[2]: known for known in names}
+    near = difflib.get_close_matches(name, names, n=1)
+    last = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=1)
+    nearest = near or [by_last_part[part] for part in last]
+    if nearest:
+        return f"no such setting; did you mean {PREFIX}{nearest[0]}?"
+    return f"no such setting; known: {', '.join(names)}"
