@@ -1,45 +1,29 @@
-"""What runs leave behind, as plain arrays, and batches for single steps."""
+"""The comparison of runs, and batches for single steps."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-
-def _saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    import jax
-    import orbax.checkpoint as ocp
-
-    from vtr_jax.training.optimizer import path_name
-
-    arrays = {}
-    with ocp.StandardCheckpointer() as checkpointer:
-        for item in ("retriever", "optimizer"):
-            tree = checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / item)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-                arrays[f"{item}/{path_name(path)}"] = np.asarray(leaf)
-    return arrays
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def saved_arrays() -> Callable[[Path, int], dict[str, np.ndarray]]:
-    """Reads all arrays of a checkpoint, parameters and optimizer: workdir, step."""
-    return _saved_arrays
-
-
-@pytest.fixture(scope="session")
-def same_bits() -> Callable[..., bool]:
-    """Says whether two dicts of arrays have the same names and the very same bits."""
-
-    def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> bool:
-        return ours.keys() == theirs.keys() and all(
-            ours[name].tobytes() == theirs[name].tobytes() for name in ours
-        )
-
-    return compare
+def soak_kills() -> ModuleType:
+    """scripts/soak_kills.py: kills runs, and compares two of them bit by bit."""
+    source = REPOSITORY / "scripts" / "soak_kills.py"
+    spec = importlib.util.spec_from_file_location("soak_kills", source)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["soak_kills"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -70,16 +70,14 @@ def test_the_last_checkpoints_and_the_best_are_kept(tiny_run):
     assert checkpoint_steps(tiny_run) == sorted({24, 32, best})
 
 
-def test_the_same_settings_give_the_same_run(
-    tiny_config, tiny_run, tmp_path, saved_arrays, same_bits
-):
+def test_the_same_settings_give_the_same_run(tiny_config, tiny_run, tmp_path, soak_kills):
     # Speed settings, and the folder it runs in, change nothing.
     state = train(tiny_config({"data.num_threads": 1, "log_every": 1}), tmp_path / "again")
-    assert (tmp_path / "again" / LOG_FILE).read_text() == (tiny_run / LOG_FILE).read_text()
-    ours = saved_arrays(tmp_path / "again", LAST_STEP)
-    assert same_bits(ours, saved_arrays(tiny_run, LAST_STEP))
+    assert soak_kills.differences(tmp_path / "again", tiny_run) == []
+    saved = soak_kills.saved_arrays(tiny_run, LAST_STEP)
+    assert len(saved) > 100
     np.testing.assert_array_equal(
-        state["params"]["text"]["projection"], ours["retriever/params/text/projection"]
+        state["params"]["text"]["projection"], saved["retriever/params/text/projection"]
     )
 
 
@@ -95,7 +93,7 @@ def test_another_seed_gives_another_run(tiny_config, tiny_run, tmp_path, monkeyp
 
 
 def test_a_run_stopped_three_times_is_the_run_that_was_not(
-    tiny_config, tiny_run, tmp_path, monkeypatch, saved_arrays, same_bits, capsys
+    tiny_config, tiny_run, tmp_path, monkeypatch, soak_kills, capsys
 ):
     config, workdir = tiny_config(), tmp_path / "run"
     # Before the first checkpoint, between two, right behind one.
@@ -107,9 +105,7 @@ def test_a_run_stopped_three_times_is_the_run_that_was_not(
     assert checkpoint_steps(workdir)[-2:] == [16, 24]
     train(config, workdir)
     assert "resuming after step 24" in capsys.readouterr().out
-    assert same_bits(saved_arrays(workdir, LAST_STEP), saved_arrays(tiny_run, LAST_STEP))
-    assert checkpoint_steps(workdir) == checkpoint_steps(tiny_run)
-    assert (workdir / LOG_FILE).read_text() == (tiny_run / LOG_FILE).read_text()
+    assert soak_kills.differences(workdir, tiny_run) == []
 
 
 def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path, capsys):
@@ -128,7 +124,7 @@ def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path, capsys):
 
 
 def test_a_poisoned_state_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tiny_config, tiny_run, tmp_path, monkeypatch
+    tiny_config, tiny_run, tmp_path, monkeypatch, soak_kills
 ):
     config, workdir = tiny_config(), tmp_path / "run"
     with monkeypatch.context() as patched, pytest.raises(Stopped):
@@ -153,7 +149,7 @@ def test_a_poisoned_state_stops_the_run_and_keeps_the_last_good_checkpoint(
     assert [r["step"] for r in read_log(workdir) if r["kind"] == "train"] == [*range(1, 9)]
     # Nothing of the accident is left: the run goes on from there.
     train(config, workdir)
-    assert (workdir / LOG_FILE).read_text() == (tiny_run / LOG_FILE).read_text()
+    assert soak_kills.differences(workdir, tiny_run) == []
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm", "update_norm"])

@@ -25,8 +25,6 @@ from vtr_jax.training.step import (
 
 # As a run of `tiny_config` has them, so that both share one compilation.
 SCHEDULE = warmup_cosine(32, 0.1)
-# bfloat16 takes XLA half a minute on a CPU otherwise.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def prepared(config):
@@ -118,11 +116,10 @@ def test_padding_frames_and_captions_behind_the_end_do_not_matter(tiny, random_b
     assert before[0]["loss"] == pytest.approx(after[0]["loss"], rel=1e-5)
 
 
-def test_bfloat16_trains_float32_parameters(tiny, tiny_config, random_batch):
+def test_bfloat16_trains_float32_parameters(tiny, tiny_config, random_batch, quickly_compiled):
     _, _, exact_fn = tiny
     _, start, step_fn = prepared(tiny_config({"compute_dtype": "bfloat16"}))
-    arrays = put_batch(random_batch(0), make_mesh())
-    step_fn = step_fn.lower(start, arrays, jax.random.key(0)).compile(QUICKLY)
+    step_fn = quickly_compiled(step_fn)
     batches = [random_batch(seed % 2) for seed in range(8)]
     after, history = walk(step_fn, start, batches)
     _, exact = walk(exact_fn, start, batches)

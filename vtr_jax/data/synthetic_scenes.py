@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS = ("red", "yellow", "green", "blue", "white")
-SHAPES = ("circle", "square", "triangle", "star")
+COLOURS = ("red", "yellow", "green", "blue")
+SHAPES = ("circle", "square", "triangle")
 SIZES = ("small", "large")
 OPPOSITE = {"right": "left", "left": "right", "up": "down", "down": "up"}
 MOTIONS: tuple[tuple[str, ...], ...] = (
@@ -22,13 +22,6 @@ MOTIONS: tuple[tuple[str, ...], ...] = (
     *itertools.product(("up", "down"), ("right", "left")),
 )
 CAPTIONS_PER_TRAINING_CLIP = 2
-_TOWARDS = {"right": "to the right", "left": "to the left", "up": "upwards", "down": "downwards"}
-_ACROSS = {
-    "right": "from left to right",
-    "left": "from right to left",
-    "up": "from bottom to top",
-    "down": "from top to bottom",
-}
 
 
 @dataclass(frozen=True)
@@ -52,16 +45,15 @@ class Scene:
         if len(self.motion) == 1:
             return [
                 f"a {thing} moves {first}",
-                f"a {thing} moving {_ACROSS[first]}",
-                f"the {self.colour} {self.shape} is {self.size} and slides {_TOWARDS[first]}",
-                f"{thing} travelling {_TOWARDS[first]}",
+                f"{thing} moving {first}",
+                f"the {thing} slides {first}",
+                f"{first} goes the {thing}",
             ]
         return [
-            f"a {thing} moves first {first}, then {last}",
-            f"a {thing} moving {first} and then {last}",
-            f"the {self.colour} {self.shape} is {self.size} and slides {_TOWARDS[first]} "
-            f"before it slides {_TOWARDS[last]}",
-            f"{thing} travelling {_TOWARDS[first]}, after that {_TOWARDS[last]}",
+            f"a {thing} moves {first}, then {last}",
+            f"{thing} moving {first}, then {last}",
+            f"the {thing} slides {first} before {last}",
+            f"{first} and then {last} goes the {thing}",
         ]
 
 

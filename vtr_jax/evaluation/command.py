@@ -49,9 +49,17 @@ class EvaluationRequest:
     reader_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def _trained_settings(run_file: Path) -> dict[str, Any]:
+    if not run_file.is_file():
+        return {}
+    try:
+        return json.loads(run_file.read_text(encoding="utf-8"))["data"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{run_file}: damaged, expected the record of a run ({error})") from error
+
+
 def _settings(request: EvaluationRequest) -> EvaluationSettings:
-    run_file = Path(request.checkpoint) / "run.json"
-    trained = json.loads(run_file.read_text())["data"] if run_file.is_file() else {}
+    trained = _trained_settings(Path(request.checkpoint) / "run.json")
     values = {
         ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained
     }

@@ -1,0 +1,206 @@
+"""Kill a training run at random moments, again and again, and compare it with one left alone.
+
+    python scripts/soak_kills.py [--kills=20] [--seed=0] [--out=DIR]
+
+Every kill is a SIGKILL: while the run starts, between two checkpoints, or while one is written.
+The same command resumes it. Exit code 1 if parameters, optimizer or log differ in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vtr_jax.data.synthetic import render_dataset
+from vtr_jax.training.run_log import LOG_FILE, read_log
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MOMENTS = ("starting", "training", "saving")
+CHECKPOINT_EVERY = 5
+SETTINGS = (
+    f"--config={REPOSITORY / 'configs' / 'demo.py'}:seqTransf-short",
+    "--config.epochs=20",
+    "--config.eval_every=10",
+    f"--config.checkpoint_every={CHECKPOINT_EVERY}",
+    "--config.log_every=1",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """One killed process: when in its life, and what it had done."""
+
+    moment: str
+    seconds: float
+    last_step: int
+    checkpoints: tuple[int, ...]
+    half_written: tuple[str, ...]
+
+
+def last_step(workdir: Path) -> int:
+    """The last step that a run has logged, 0 if none."""
+    return max((record["step"] for record in read_log(workdir)), default=0)
+
+
+def checkpoint_steps(workdir: Path) -> tuple[int, ...]:
+    """The complete checkpoints of a run."""
+    return tuple(sorted(int(path.name) for path in _entries(workdir) if path.name.isdigit()))
+
+
+def _entries(workdir: Path) -> list[Path]:
+    folder = workdir / "checkpoints"
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _half_written(workdir: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in _entries(workdir) if not path.name.isdigit()))
+
+
+def _moment_reached(
+    moment: str, workdir: Path, rng: np.random.Generator, startup: float
+) -> Callable[[float], bool]:
+    """Says, given the seconds a process has lived, whether its time has come."""
+    if moment == "starting":
+        end = rng.uniform(0, startup)
+        return lambda seconds: seconds >= end
+    if moment == "saving":
+        return lambda seconds: bool(_half_written(workdir))
+    target = last_step(workdir) + int(rng.integers(1, 2 * CHECKPOINT_EVERY))
+    return lambda seconds: last_step(workdir) >= target
+
+
+def kill_once(
+    command: Sequence[str], workdir: Path, moment: str, rng: np.random.Generator, startup: float
+) -> Kill | None:
+    """Start the command and kill it at a moment of this kind; None if it ended before.
+
+    startup: seconds that a process needs until its first step. What an earlier process left half
+    written is not waited for. Raises RuntimeError if the command fails by itself.
+    """
+    stale = set(_half_written(workdir))
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        while stale and process.poll() is None and stale & set(_half_written(workdir)):
+            time.sleep(0.01)
+        reached = _moment_reached(moment, workdir, rng, startup)
+        while process.poll() is None and not reached(time.monotonic() - began):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.02))
+        process.kill()
+        code = process.wait()
+        if code > 0:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)}: exit code {code}\n{errors.read()[-3000:]}")
+    if code == 0:
+        return None
+    return Kill(
+        moment,
+        time.monotonic() - began,
+        last_step(workdir),
+        checkpoint_steps(workdir),
+        _half_written(workdir),
+    )
+
+
+def differences(ours: Path, theirs: Path) -> list[str]:
+    """What differs between the last checkpoints and the logs of two runs, bit by bit."""
+    if checkpoint_steps(ours) != checkpoint_steps(theirs):
+        return [f"checkpoints: {checkpoint_steps(ours)} and {checkpoint_steps(theirs)}"]
+    step = checkpoint_steps(ours)[-1]
+    one, two = (saved_arrays(workdir, step) for workdir in (ours, theirs))
+    found = [
+        name
+        for name in sorted(one.keys() | two.keys())
+        if name not in one or name not in two or one[name].tobytes() != two[name].tobytes()
+    ]
+    if (ours / LOG_FILE).read_bytes() != (theirs / LOG_FILE).read_bytes():
+        found.append(LOG_FILE)
+    return found
+
+
+def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint by name, parameters and optimizer."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    from vtr_jax.training.optimizer import path_name
+
+    arrays = {}
+    with ocp.StandardCheckpointer() as checkpointer:
+        for item in ("retriever", "optimizer"):
+            tree = checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / item)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                arrays[f"{item}/{path_name(path)}"] = np.asarray(leaf)
+    return arrays
+
+
+def _vtr(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "vtr_jax.cli", *arguments]
+
+
+def _prepare(out: Path) -> list[str]:
+    """Render and prepare the demo's data in little; returns the settings that name them."""
+    dataset = render_dataset(out / "data", 240, num_val=20, num_test=20, direction_pairs=5)
+    annotations, store = str(dataset.captions_file), str(out / "store")
+    data = [f"--annotations={annotations}", f"--store={store}", f"--videos={dataset.videos_dir}"]
+    subprocess.run(_vtr("prepare", *data, "--framerate=4", "--resolution=64"), check=True)
+    return [f"--config.data.annotations={annotations}", f"--config.data.store={store}"]
+
+
+def _row(number: int, kill: Kill) -> str:
+    checkpoints = " ".join(map(str, kill.checkpoints)) or "-"
+    return (
+        f"{number:>4}  {kill.moment:<9} {kill.seconds:>7.2f} s {kill.last_step:>9}  "
+        f"{checkpoints:<16} {' '.join(kill.half_written) or '-'}"
+    )
+
+
+def main() -> int:
+    """Run the comparison and print it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="folder for data and runs; default: a temporary one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        return soak(Path(options.out or temporary), options.kills, options.seed)
+
+
+def soak(out: Path, kills: int, seed: int) -> int:
+    """Train once left alone and once killed, in OUT/alone and OUT/killed; returns the exit code."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(out / "compiled")
+    rng = np.random.default_rng(seed)
+    settings = [*SETTINGS, *_prepare(out)]
+    alone, killed = out / "alone", out / "killed"
+    began = time.monotonic()
+    subprocess.run(_vtr("train", *settings, f"--workdir={alone}"), check=True)
+    print(f"left alone: {last_step(alone)} steps in {time.monotonic() - began:.0f} s", flush=True)
+
+    command = _vtr("train", *settings, f"--workdir={killed}")
+    print("kill  moment      alive    last step  checkpoints      half written", flush=True)
+    done = 0
+    for moment in itertools.islice(itertools.cycle(MOMENTS), kills):
+        kill = kill_once(command, killed, moment, rng, startup=8.0)
+        if kill is None:
+            break
+        done += 1
+        print(_row(done, kill), flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found = differences(killed, alone)
+    print(f"{done} kills; {len(found)} differences{': ' if found else ''}{', '.join(found[:10])}")
+    return 1 if found or done < kills else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

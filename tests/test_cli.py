@@ -1,0 +1,240 @@
+"""The `vtr` command: what it says, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vtr_jax
+import vtr_jax.cli as cli
+from vtr_jax.cli import COMMANDS, main, parse_options
+from vtr_jax.evaluation.report import read_report
+
+SMOKE = f"--config={Path(__file__).resolve().parents[1] / 'configs' / 'clip4clip.py'}:smoke"
+
+
+@pytest.fixture
+def last_line(capsys):
+    """Runs a command; returns its exit code and the last line of standard error."""
+
+    def run(*arguments):
+        code = main(list(arguments))
+        lines = capsys.readouterr().err.strip().splitlines()
+        return code, lines[-1] if lines else ""
+
+    return run
+
+
+@pytest.fixture
+def data(tiny_dataset, tiny_store):
+    """The data arguments of evaluate and prepare."""
+    return [f"--annotations={tiny_dataset.captions_file}", f"--store={tiny_store}"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], []])
+def test_usage_names_every_command(arguments, capsys):
+    assert main(arguments) == (0 if arguments else 2)
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vtr_jax {vtr_jax.__version__}\n"
+
+
+def test_unknown_commands_are_refused(last_line):
+    code, line = last_line("trian")
+    assert (code, line) == (2, f"vtr: no command 'trian'; expected {', '.join(COMMANDS)}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: vtr {name}")
+    assert " ".join((COMMANDS[name].__doc__ or "").split()) in " ".join(out.split())
+
+
+def test_options_are_read_as_numbers_and_words():
+    arguments = ["--a=3", "--b=0.5", "--c=False", "--d=None", "--e=9k", "--f=x=y", "--g="]
+    assert parse_options(arguments) == {
+        "a": 3,
+        "b": 0.5,
+        "c": False,
+        "d": None,
+        "e": "9k",
+        "f": "x=y",
+        "g": "",
+    }
+    for argument in ("plain", "--flag", "--=3", "-a=3", "--no-name=3"):
+        with pytest.raises(ValueError, match=f"argument '{argument}': expected --name=value"):
+            parse_options([argument])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("batch_size: expected 1"), 1, "vtr train: batch_size: expected 1"),
+        (FileNotFoundError("x.csv: no such file"), 1, "vtr train: x.csv: no such file"),
+        (ArithmeticError("step 3: loss nan"), 1, "vtr train: step 3: loss nan"),
+        (KeyboardInterrupt(), 130, "vtr train: interrupted"),
+    ],
+)
+def test_errors_end_in_one_line_and_a_code(monkeypatch, last_line, error, code, line):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    assert last_line("train") == (code, line)
+
+
+def test_programming_errors_keep_their_traceback(monkeypatch):
+    def fail(arguments):
+        raise AttributeError("a mistake of ours")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    with pytest.raises(AttributeError):
+        main(["train"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            [SMOKE, "--config.batchsize=3"],
+            "vtr train: --config.batchsize: no such setting; did you mean --config.batch_size?",
+        ),
+        (
+            [SMOKE, "--config.data.store"],
+            "vtr train: argument '--config.data.store': expected --config.name=value",
+        ),
+        (
+            [SMOKE.replace("smoke", "msvd")],
+            "vtr train: variant 'msvd': expected DATASET or DATASET-HEAD with DATASET one of "
+            "msrvtt, msrvtt7k, msrvttfull, table, smoke and HEAD one of meanP, seqTransf",
+        ),
+        (
+            ["--config=nowhere.py"],
+            "vtr train: nowhere.py: no such recipe file; configs/ has one for each system",
+        ),
+        (
+            [SMOKE],
+            "vtr train: data.annotations: give the annotation file or folder: "
+            "--config.data.annotations=PATH",
+        ),
+        (
+            [SMOKE, "--config.optimizer.learning_rate=fast"],
+            "vtr train: flag --config.optimizer.learning_rate=fast: could not convert string to "
+            "float: 'fast'",
+        ),
+    ],
+)
+def test_train_refuses_in_one_clear_line(last_line, tmp_path, arguments, line):
+    assert last_line("train", *arguments, f"--workdir={tmp_path / 'run'}") == (1, line)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["train", SMOKE], "--workdir"),
+        (["train", "--workdir=x"], "--config"),
+        (["evaluate", "--store=x", "--annotations=y"], "--checkpoint"),
+        (["evaluate", "--checkpoint=x", "--annotations=y"], "--store"),
+        (["prepare", "--store=x", "--annotations=y"], "--videos"),
+    ],
+)
+def test_what_must_be_given_is_named(arguments, missing, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"vtr {arguments[0]}: error: the following arguments are required: {missing}"
+
+
+def test_train_hands_its_settings_over(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(
+        "vtr_jax.training.loop.train", lambda config, workdir: seen.update(c=config, w=workdir)
+    )
+    # Read from what main was given, not from the arguments of the process around it.
+    monkeypatch.setattr(sys, "argv", ["other", "--config.epochs=77"])
+    arguments = ["--config.seed=7", f"--workdir={tmp_path}", SMOKE, "--config.data.max_frames=3"]
+    assert main(["train", *arguments]) == 0
+    assert (seen["c"].seed, seen["c"].data.max_frames, seen["c"].epochs) == (7, 3, 2)
+    assert seen["w"] == tmp_path
+
+
+def test_evaluate_prints_and_writes(tiny_run, data, tmp_path, capsys):
+    output = tmp_path / "report"
+    arguments = [f"--checkpoint={tiny_run}", f"--output={output}", "--batch_size=4"]
+    assert main(["evaluate", *arguments, *data]) == 0
+    out = capsys.readouterr().out
+    card, results = read_report(output)
+    assert card.split == "test" and card.selection == "validation split"
+    assert results["t2v"]["queries"] == 7
+    assert out.strip() == (output / "report.txt").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--split=dev"], "no rows of split 'dev'"),
+        (["--ties=twice"], "ties: expected one of once, "),
+        (["--step=5"], "no weights of step 5; checkpoints there: "),
+        (["--train_list=9k"], "table has no option train_list"),
+        (["surplus"], "argument 'surplus': expected --name=value"),
+    ],
+)
+def test_evaluate_refuses_in_one_clear_line(tiny_run, data, last_line, extra, message):
+    code, line = last_line("evaluate", f"--checkpoint={tiny_run}", *data, *extra)
+    assert code == 1 and line.startswith("vtr evaluate: ") and message in line
+
+
+def test_prepare_makes_a_store_and_finds_it_again(tiny_dataset, tmp_path, capsys):
+    store = tmp_path / "store"
+    arguments = [
+        f"--annotations={tiny_dataset.captions_file}",
+        f"--videos={tiny_dataset.videos_dir}",
+        f"--store={store}",
+        "--splits=val",
+        "--resolution=16",
+        "--workers=1",
+    ]
+    assert main(["prepare", *arguments]) == 0
+    assert "5 prepared" in capsys.readouterr().out
+    assert json.loads((store / "dataset_info.json").read_text())["splits"]
+    assert main(["prepare", *arguments]) == 0
+    assert "5 already done, 0 prepared" in capsys.readouterr().out
+
+
+def test_prepare_refuses_in_one_clear_line(tiny_dataset, tmp_path, last_line):
+    base = ["prepare", f"--annotations={tiny_dataset.captions_file}", f"--store={tmp_path / 's'}"]
+    code, line = last_line(*base, f"--videos={tmp_path / 'nowhere'}")
+    assert code == 1 and "nowhere: no such folder" in line
+    code, line = last_line(*base, f"--videos={tiny_dataset.videos_dir}", "--splits=train,dev")
+    assert code == 1 and "no rows of split 'dev'" in line
+
+
+def test_the_module_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "vtr_jax.cli", "train", SMOKE, f"--workdir={tmp_path / 'x'}"]
+    done = subprocess.run([*command, "--config.epoch=3"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.strip().endswith("no such setting; did you mean --config.epochs?")
+
+
+def test_the_command_line_waits_for_nothing_heavy():
+    program = (
+        "import sys, vtr_jax.cli, vtr_jax.training.loop; "
+        "heavy = ('tensorflow', 'tensorflow_datasets', 'av', 'matplotlib', 'orbax.checkpoint', "
+        "'transformers'); print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
