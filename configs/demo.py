@@ -21,31 +21,31 @@ def get_config(variant: str = "seqTransf") -> ConfigDict:
     config.options = ConfigDict({"sim_header": head, "linear_patch": "2d"})
     config.sizes = ConfigDict({"temporal_layers": 2} if head == "seqTransf" else {})
     config.clip.update(
-        embed_dim=128,
+        embed_dim=64,
         image_resolution=64,
         patch_size=16,
-        vision_width=128,
-        vision_layers=3,
-        text_width=128,
+        vision_width=64,
+        vision_layers=2,
+        text_width=64,
         text_layers=2,
         context_length=32,
         vocab_size=2048,
     )
     config.seed = 0
-    config.batch_size = 60
-    config.epochs = 20
-    config.log_every = 20
-    config.eval_every = 50
+    config.batch_size = 125
+    config.epochs = 62
+    config.log_every = 25
+    config.eval_every = 62
 
-    # Nothing is pretrained: one rate for everything, and nothing frozen.
+    # Nothing is pretrained: nothing is frozen, and the towers learn about as fast as the rest.
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.coef_lr = 1.0
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.coef_lr = 0.5
     config.optimizer.weight_decay = 0.05
     config.optimizer.freeze_layer_num = -1
 
     config.data.max_words = 24
-    config.data.max_frames = 9
+    config.data.max_frames = 5
     config.data.caption_mode = "random_caption"
     config.evaluation.batch_size = 50
     if length == "short":

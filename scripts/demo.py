@@ -31,8 +31,8 @@ from vtr_jax.training.run_log import read_log
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HEADS = ("meanP", "seqTransf")
-FRAMERATE, RESOLUTION = 4, 64
-SETTINGS = EvaluationSettings(max_words=24, max_frames=9, batch_size=50)
+FRAMERATE, RESOLUTION = 2, 64
+SETTINGS = EvaluationSettings(max_words=24, max_frames=5, batch_size=50)
 SHOWN_QUERIES = 12
 
 
@@ -47,7 +47,7 @@ class DemoSize:
     suffix: str
 
 
-FULL = DemoSize(600, 50, 100, 30, "")
+FULL = DemoSize(1000, 40, 100, 30, "")
 SHORT = DemoSize(120, 20, 40, 12, "-short")
 
 

@@ -53,13 +53,13 @@ def test_three_steps_equal_those_of_one_device(on_meshes, head, mesh):
     one, many = on_meshes[head]["one"]["history"], on_meshes[head][mesh]["history"]
     assert len(one) == len(many) == 3
     assert one[2]["loss"] != one[0]["loss"]
-    for ours, theirs in zip(many, one, strict=True):
+    # Sums in another order: float32 rounds at 6e-8, some tens of which add up. Adam divides by the
+    # gradient's own size, so that where a gradient is nothing but rounding the step is, too.
+    for ours, theirs, tolerance in zip(many, one, (5e-6, 1e-4, 1e-4), strict=True):
         assert ours.keys() == theirs.keys()
-        # Sums in another order: float32 rounds at 6e-8, some tens of which add up.
-        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5)
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=tolerance)
     largest, mean = on_meshes[head][mesh]["params"]
-    # Each parameter moved by up to 3e-3. Adam divides by the gradient's own size, so that where a
-    # gradient is nothing but rounding the movement is, too.
+    # Each parameter moved by up to 3e-3.
     assert largest < 3e-4
     assert mean < 1e-6
 

@@ -101,7 +101,7 @@ def test_every_scene_has_its_own_words():
 
 
 def test_held_out_scenes_never_occur_in_training():
-    clips, pairs = plan_clips(1500, 0, num_val=50, num_test=100, direction_pairs=30)
+    clips, pairs = plan_clips(1500, 0, num_val=40, num_test=100, direction_pairs=30)
     scenes = {
         name: [c.scene for c in clips if c.split == name] for name in ("train", "val", "test")
     }

@@ -33,17 +33,17 @@ from vtr_jax.training.step import StepSettings, compile_train_step, initial_trai
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.py"
 SHAPES = {"data": (8, 1, 1), "fsdp": (2, 4, 1), "all": (2, 2, 2)}
-BATCH, FRAMES, TOKENS, STEPS = 8, 3, 12, 3
+BATCH, FRAMES, TOKENS, STEPS, RESOLUTION = 8, 3, 12, 3, 32
 EOT = 49407
 
 
-def batch_of(step, resolution):
+def batch_of(step):
     rng = np.random.default_rng([7, step])
     lengths = rng.integers(3, TOKENS + 1, BATCH)
     token_mask = (np.arange(TOKENS) < lengths[:, None]).astype(np.int32)
     token_ids = rng.integers(1, 2000, (BATCH, TOKENS)) * token_mask
     token_ids[np.arange(BATCH), lengths - 1] = EOT
-    frames = rng.integers(0, 256, (BATCH, FRAMES, resolution, resolution, 3), np.uint8)
+    frames = rng.integers(0, 256, (BATCH, FRAMES, RESOLUTION, RESOLUTION, 3), np.uint8)
     counts = rng.integers(1, FRAMES + 1, BATCH)
     return {
         "frames": frames,
@@ -66,7 +66,7 @@ def train(config, mesh):
     step_fn = compile_train_step(settings, state, mesh)
     history = []
     for step in range(STEPS):
-        arrays = put_batch(batch_of(step, config.clip.image_resolution), mesh)
+        arrays = put_batch(batch_of(step), mesh)
         state, metrics = step_fn(state, arrays, jax.random.key(step))
         history.append({name: float(value) for name, value in metrics.items()})
     return settings, state, history
@@ -120,7 +120,7 @@ def encoded(settings, state, mesh):
     """Features of eleven captions and clips: the last batch is padded."""
     retriever = Retriever(state["params"], state["state"], settings.config, settings.runtime)
     size = rounded_batch_size(BATCH - 1, mesh)
-    batches = [batch_of(step, 64) for step in (10, 11)]
+    batches = [batch_of(step) for step in (10, 11)]
     valid = [np.arange(BATCH) < count for count in (8, 3)]
     rows = [
         b | {"valid": v, "clip_index": np.arange(size)} for b, v in zip(batches, valid, strict=True)
@@ -129,7 +129,8 @@ def encoded(settings, state, mesh):
 
 
 def compare(head):
-    config = read_config(f"{DEMO}:{head}")
+    # The demo's towers, with fewer patches a frame.
+    config = read_config(f"{DEMO}:{head}", [f"--config.clip.image_resolution={RESOLUTION}"])
     one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES)
     settings, reference, history = train(config, one)
     meshes = {
@@ -149,7 +150,7 @@ def compare(head):
     if head == "meanP":
         whole, split = encoded(settings, reference, one), encoded(settings, state, mesh)
         report["features"] = differences(whole, split)
-        frames = put_batch(batch_of(0, 64), mesh)["frames"]
+        frames = put_batch(batch_of(0), mesh)["frames"]
         report["batch"] = [frames.shape, frames.addressable_shards[0].data.shape]
     return report
 

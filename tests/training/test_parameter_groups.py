@@ -57,17 +57,15 @@ def by_path(tree):
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def trained_parts(config, optimizer=bert_adam, steps=2, **freezing):
+def trained_parts(config, optimizer=bert_adam, **freezing):
     """For every path the share of layers (or of the whole) whose bits changed."""
     start = params = random_like(abstract_retriever(config).params, 0)
     mask = trainable_mask(params, config, **freezing)
     groups = parameter_groups(0.1, 0.1, weight_decay=0.2)
     chain = optax.chain(clip_by_global_norm(1.0), optimizer(groups, warmup_cosine(-1, 0)))
     frozen = freeze(chain, mask)
-    state = frozen.init(params)
-    for step in range(steps):
-        updates, state = frozen.update(random_like(params, step + 1), state, params)
-        params = optax.apply_updates(params, updates)
+    updates, state = frozen.update(random_like(params, 1), frozen.init(params), params)
+    params = optax.apply_updates(params, updates)
     before, after = by_path(start), by_path(params)
     changed = {}
     for path in before:

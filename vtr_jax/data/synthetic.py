@@ -70,7 +70,7 @@ def render_dataset(
     num_clips: int = 1000,
     seed: int = 0,
     *,
-    num_val: int = 50,
+    num_val: int = 40,
     num_test: int = 100,
     direction_pairs: int = 30,
     video_size: int = 96,

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from vtr_jax.models.runtime import Runtime
-from vtr_jax.models.transformer import Transformer, bert_block_init, key_mask_bias
+from vtr_jax.models.transformer import BlockInit, Transformer, key_mask_bias
 
 HEAD_LAYER_NORM_EPS = 1e-12
 
@@ -22,6 +22,21 @@ class TemporalConfig:
     layers: int
     heads: int
     positions: int
+
+
+def temporal_block_init(width: int) -> BlockInit:
+    """Initializers wide enough for order to be learned where nothing is pretrained.
+
+    With the original's normal(0.02) a fresh stack adds next to nothing to the frames. It draws
+    that only for layers that CLIP has no block for; every other start copies CLIP's blocks.
+    """
+    normal = nnx.initializers.normal
+    return BlockInit(
+        qkv=normal(1.5 * width**-0.5),
+        out=normal(2.0 * width**-0.5),
+        fc=normal(width**-0.5),
+        proj=normal(width**-0.5),
+    )
 
 
 class TemporalTransformer(nnx.Module):
@@ -44,7 +59,7 @@ class TemporalTransformer(nnx.Module):
             config.layers,
             config.heads,
             eps=HEAD_LAYER_NORM_EPS,
-            init=bert_block_init(),
+            init=temporal_block_init(config.width),
             runtime=runtime,
             rngs=rngs,
         )
