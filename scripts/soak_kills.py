@@ -184,7 +184,8 @@ def soak(out: Path, kills: int, seed: int) -> int:
     settings = [*SETTINGS, *_prepare(out)]
     alone, killed = out / "alone", out / "killed"
     began = time.monotonic()
-    subprocess.run(_vtr("train", *settings, f"--workdir={alone}"), check=True)
+    command = _vtr("train", *settings, f"--workdir={alone}")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     print(f"left alone: {last_step(alone)} steps in {time.monotonic() - began:.0f} s", flush=True)
 
     command = _vtr("train", *settings, f"--workdir={killed}")

@@ -54,8 +54,9 @@ def test_three_steps_equal_those_of_one_device(on_meshes, head, mesh):
     assert len(one) == len(many) == 3
     assert one[2]["loss"] != one[0]["loss"]
     # Sums in another order: float32 rounds at 6e-8, some tens of which add up. Adam divides by the
-    # gradient's own size, so that where a gradient is nothing but rounding the step is, too.
-    for ours, theirs, tolerance in zip(many, one, (5e-6, 1e-4, 1e-4), strict=True):
+    # gradient's own size, so that where a gradient is nothing but rounding the step is, too. A
+    # fresh temporal stack attends sharply, which enlarges rounding in the gradient norm to 1e-5.
+    for ours, theirs, tolerance in zip(many, one, (3e-5, 1e-4, 1e-4), strict=True):
         assert ours.keys() == theirs.keys()
         np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=tolerance)
     largest, mean = on_meshes[head][mesh]["params"]

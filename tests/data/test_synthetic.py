@@ -107,8 +107,8 @@ def test_held_out_scenes_never_occur_in_training():
     }
     train, val, test = (set(scenes[name]) for name in ("train", "val", "test"))
     assert not (train & test or train & val or val & test)
-    assert [len(scenes[name]) for name in ("train", "val", "test")] == [1500, 50, 100]
-    assert (len(val), len(test)) == (50, 100)
+    assert [len(scenes[name]) for name in ("train", "val", "test")] == [1500, 40, 100]
+    assert (len(val), len(test)) == (40, 100)
     trained = {caption for clip in clips if clip.split == "train" for caption in clip.captions}
     assert not trained & {clip.captions[0] for clip in clips if clip.split != "train"}
     for attribute in ("colour", "shape", "size", "motion"):
@@ -170,7 +170,7 @@ def test_other_peoples_directories_are_left_alone(dataset, tmp_path):
     [
         ({"num_clips": 0}, "at least one clip a split"),
         ({"direction_pairs": 6}, "6 pairs need 12 test clips, num_test is 10"),
-        ({"num_test": 900}, "at most half of the 480 combinations"),
+        ({"num_test": 900}, "at most half of the 288 combinations"),
         ({"video_size": 33}, "even number, 32 or more; got 33"),
     ],
 )
