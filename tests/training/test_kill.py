@@ -47,8 +47,8 @@ def test_killed_twice_and_run_again(soak_kills, train_command, tiny_run, tmp_pat
     rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
     workdir = tmp_path / "run"
     command = train_command(workdir)
-    first = soak_kills.kill_once(command, workdir, "saving", rng, startup=0)
-    second = soak_kills.kill_once(command, workdir, "training", rng, startup=0)
+    first = soak_kills.kill_once(command, workdir, "saving", rng, ahead=6)
+    second = soak_kills.kill_once(command, workdir, "training", rng, ahead=6)
     assert first is not None and second is not None
     assert 0 < second.last_step < 32
     done = subprocess.run(command, capture_output=True, text=True)
@@ -82,4 +82,4 @@ def test_a_command_that_fails_by_itself_is_no_kill(soak_kills, tmp_path):
     command = [sys.executable, "-m", "vtr_jax.cli", "train", "--config=missing.py"]
     rng = np.random.default_rng(0)
     with pytest.raises(RuntimeError, match="exit code 2\n.*--workdir"):
-        soak_kills.kill_once(command, tmp_path, "training", rng, startup=0)
+        soak_kills.kill_once(command, tmp_path, "training", rng)

@@ -180,7 +180,7 @@ def test_every_number_that_is_not_finite_is_noticed_before_it_is_saved(
     monkeypatch.setattr(loop, "compile_train_step", lambda *_: fake_step)
     monkeypatch.setattr(Run, "evaluate", lambda run: {})
     with pytest.raises(DivergedError, match=f"step 3: .*{name} {value}.*; none was saved before"):
-        train(tiny_config(), tmp_path / "run")
+        train(tiny_config({"log_every": 100}), tmp_path / "run")
     assert checkpoint_steps(tmp_path / "run") == []
 
 
