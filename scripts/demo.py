@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vtr_jax import cli
 from vtr_jax.checkpoint import load_retriever
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
@@ -61,23 +60,18 @@ def stage(name: str) -> Iterator[None]:
 
 
 def run_vtr(*arguments: str) -> None:
-    """Run a vtr command as a person would; stop the demo where it fails."""
+    """Run a vtr command, in this process to compile and import once; stop where it fails."""
     print(f"   vtr {' '.join(arguments)}", flush=True)
-    code = subprocess.run([sys.executable, "-m", "vtr_jax.cli", *arguments], check=False).returncode
+    code = cli.main(arguments)
     if code:
         sys.exit(code)
 
 
-def share_compilations(folder: Path) -> None:
-    """Let all stages, and the next run, reuse what one of them compiled."""
+def keep_compilations(folder: Path) -> None:
+    """Let the next run reuse what this one compiled."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-    }
-    for name, value in settings.items():
-        os.environ[name.upper()] = str(value)
-        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def direction_accuracy(evaluation: Evaluation, split: Split, pairs_file: Path) -> float:
@@ -211,7 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     size = SHORT if arguments.short else FULL
     out = arguments.out or REPOSITORY / ("demo-short" if arguments.short else "demo")
-    share_compilations(out / "compilations")
+    keep_compilations(out / "compilations")
     began = time.perf_counter()
     dataset = prepare_data(out, size)
     for head in HEADS:
