@@ -21,7 +21,6 @@ from tqdm import tqdm
 from vtr_jax.data.frame_store.bad_clips import BadClipMemory
 from vtr_jax.data.frame_store.finish import build_store, discard_work, install_ready_store
 from vtr_jax.data.frame_store.jobs import list_jobs
-from vtr_jax.data.frame_store.lock import only_run
 from vtr_jax.data.frame_store.part import make_part
 from vtr_jax.data.frame_store.report import REPORT_FILE, BadClip, PrepareReport, bad_table
 from vtr_jax.data.frame_store.settings import StoreSettings
@@ -30,6 +29,7 @@ from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_store.work import WorkFolder, require_same_settings
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 from vtr_jax.data.split import Split
+from vtr_jax.lock import only_process
 
 SHARD_BYTES = 256 * 2**20
 _SHOWN_IN_ERROR = 5
@@ -81,8 +81,7 @@ def prepare(
         )
     jobs, missing = list_jobs(splits, Path(videos_dir), framerate)
     folder = Path(store_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_run(folder):
+    with only_process(folder, "preparing this frame store"):
         install_ready_store(folder)
         run = _Run(folder, settings, max_bad_share)
         run.sort_out(jobs, missing)

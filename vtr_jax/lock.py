@@ -1,0 +1,42 @@
+"""One process at a time at work in a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def only_process(directory: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Holds the lock file of a directory, which names the process that works there.
+
+    The kernel gives the lock up when its process ends, however it ends: the file that a killed
+    process leaves is no obstacle.
+
+    Args:
+        directory: made where it is not there yet.
+        what: what the holder does, for the message: "preparing this frame store".
+
+    Raises:
+        BlockingIOError: another process holds the lock; the message names it.
+        OSError: the lock file cannot be written, or its file system knows no locks.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise BlockingIOError(f"{folder}: {holder} is {what}; wait for it or stop it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
