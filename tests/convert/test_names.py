@@ -10,16 +10,13 @@ import pytest
 
 from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.convert.names import NAME_TABLES
-from vtr_jax.convert.names.rows import (
-    CONV2D,
-    LINEAR,
-    NameTable,
-    Row,
+from vtr_jax.convert.names.params import (
     check_names,
     original_from_params,
     original_shape,
     params_from_original,
 )
+from vtr_jax.convert.names.rows import CONV2D, LINEAR, NameTable, Row
 from vtr_jax.models.recipes import RECIPES
 from vtr_jax.models.retriever import abstract_retriever
 

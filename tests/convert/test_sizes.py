@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vtr_jax.convert.sizes import count_layers, infer_clip_config, split_options, told_by_names
+from vtr_jax.convert.sizes import count_layers, infer_clip_config, split_options
 from vtr_jax.models.clip import CLIP_PRESETS
 from vtr_jax.models.recipes import recipe_named
 
@@ -125,33 +125,6 @@ def test_layers_are_counted_by_their_index():
     shapes = {"transformer.resblocks.0.a": (), "transformer.resblocks.10.a": ()}
     shapes |= {"transformer.resblocks.10.b": (), "visual.transformer.resblocks.3.a": ()}
     assert count_layers(shapes, "transformer.resblocks.") == 2
-
-
-@pytest.mark.parametrize(
-    ("names", "options", "sizes"),
-    [
-        ({}, {"sim_header": "meanP", "linear_patch": "2d"}, {}),
-        ({"clip.visual.conv2.weight": (1,)}, {"sim_header": "meanP", "linear_patch": "3d"}, {}),
-        (
-            {
-                "transformerClip.resblocks.0.ln_1.weight": (8,),
-                "transformerClip.resblocks.1.ln_1.weight": (8,),
-                "frame_position_embeddings.weight": (77, 8),
-            },
-            {"sim_header": "seqTransf", "linear_patch": "2d"},
-            {"temporal_layers": 2, "temporal_positions": 77},
-        ),
-        ({"lstm_visual.weight_ih_l0": (1,)}, {"sim_header": "seqLSTM", "linear_patch": "2d"}, {}),
-        (
-            {"cross.transformer.resblocks.0.ln_1.weight": (1,)},
-            {"sim_header": "tightTransf", "linear_patch": "2d"},
-            {},
-        ),
-    ],
-)
-def test_what_the_names_of_clip4clip_tell(names, options, sizes):
-    assert told_by_names("clip4clip", names) == (options, sizes)
-    assert told_by_names("clip", names) == ({}, {})
 
 
 def test_options_of_towers_and_recipe_are_told_apart():

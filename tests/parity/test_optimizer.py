@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from vtr_jax.convert.names import NAME_TABLES
-from vtr_jax.convert.names.rows import applicable_rows, original_keys
+from vtr_jax.convert.names.params import applicable_rows, original_keys
 from vtr_jax.models.clip import clip_config
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import abstract_retriever

@@ -20,7 +20,7 @@ from vtr_jax.convert.checkpoint_file import CheckpointFile, open_checkpoint, str
 from vtr_jax.convert.from_state_dict import config_of_state_dict
 from vtr_jax.convert.huggingface_names import openai_names
 from vtr_jax.convert.names import NAME_TABLES
-from vtr_jax.convert.names.rows import params_from_original
+from vtr_jax.convert.names.params import params_from_original
 from vtr_jax.convert.sizes import split_options
 from vtr_jax.models.clip import TOKENISER_VOCABULARY
 from vtr_jax.models.initialise import initialise_from_clip

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vtr_jax.convert.names import NAME_TABLES
-from vtr_jax.convert.names.rows import original_from_params, params_from_original
-from vtr_jax.convert.sizes import infer_clip_config, split_options, told_by_names
+from vtr_jax.convert.names.params import original_from_params, params_from_original
+from vtr_jax.convert.sizes import infer_clip_config, split_options
+from vtr_jax.convert.told import contradicts, told_by_names
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 
@@ -37,12 +38,12 @@ def config_of_state_dict(
     clip = infer_clip_config(shapes, prefix, what, **towers)
     told, sizes = told_by_names(recipe, shapes)
     for name, value in told.items():
-        if name in own and own[name] != value:
+        if name in own and contradicts(value, own[name]):
             raise ValueError(
                 f"{what}: option {name}={own[name]} contradicts its names, which say {value}"
             )
     try:
-        return known.config(clip, {**own, **told}, sizes)
+        return known.config(clip, {**told, **own}, sizes)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
 

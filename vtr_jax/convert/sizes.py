@@ -108,24 +108,3 @@ def _with_facts(config: ClipConfig, eps: float | None, end_of_text_id: int | Non
             raise ValueError(f"end_of_text_id: expected a token id, got {end_of_text_id!r}")
         text = dataclasses.replace(text, end_of_text_id=end_of_text_id)
     return ClipConfig(vision, text)
-
-
-def told_by_names(recipe: str, shapes: Shapes) -> tuple[dict[str, Any], dict[str, int]]:
-    """What a system's key names say: (options, sizes of the recipe's own modules)."""
-    if recipe != "clip4clip":
-        return {}, {}
-    options: dict[str, Any] = {"linear_patch": "2d", "sim_header": "meanP"}
-    if "clip.visual.conv2.weight" in shapes:
-        options["linear_patch"] = "3d"
-    sizes: dict[str, int] = {}
-    if any(name.startswith("cross.transformer.") for name in shapes):
-        options["sim_header"] = "tightTransf"
-    elif any(name.startswith("lstm_visual.") for name in shapes):
-        options["sim_header"] = "seqLSTM"
-    elif any(name.startswith("transformerClip.") for name in shapes):
-        options["sim_header"] = "seqTransf"
-        sizes["temporal_layers"] = count_layers(shapes, "transformerClip.resblocks.")
-        positions = shapes.get("frame_position_embeddings.weight")
-        if positions:
-            sizes["temporal_positions"] = positions[0]
-    return options, sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vtr_jax.convert.names.clip import CLIP_NAMES
 from vtr_jax.convert.names.clip4clip import CLIP4CLIP_NAMES
-from vtr_jax.convert.names.rows import NameTable
+from vtr_jax.convert.names.row import NameTable
 
 NAME_TABLES: dict[str, NameTable] = {"clip": CLIP_NAMES, "clip4clip": CLIP4CLIP_NAMES}
 

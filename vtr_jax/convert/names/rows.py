@@ -1,228 +1,84 @@
-"""Rows of a name table, and reading and writing parameters by them.
+"""Groups of rows that several systems share: towers, frame aggregation, cross-encoder.
 
-A row says: the original's key, our path, and how its axes are permuted. `{}` in a key stands
-for the layer index; such parameters are stacked along a leading layer axis on our side.
+A system's table puts together what it has:
+
+NameTable(
+    rows=(*PREFIXED_CLIP_ROWS, *AGGREGATION_ROWS, Row("my.weight", "head/kernel", LINEAR)),
+    clip_prefix=PREFIX,
+    ignored=PREFIXED_SCALARS,
+)
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from vtr_jax.convert.names.row import CONV2D, CONV3D, LINEAR, NameTable, Row, block_rows
 
-import numpy as np
+PREFIX = "clip."
 
-from vtr_jax.models.module_spec import Params
+# Scalars of released archives; the shapes say the same.
+SCALARS = ("input_resolution", "context_length", "vocab_size")
+PREFIXED_SCALARS = tuple(PREFIX + name for name in SCALARS)
 
-LINEAR = (1, 0)  # (out, in) to (in, out)
-CONV2D = (2, 3, 1, 0)  # (out, channel, row, column) to (row, column, channel, out)
-CONV3D = (2, 3, 4, 1, 0)  # (out, channel, time, row, column) to (time, row, column, channel, out)
+# openai/CLIP. Two plain matrices are used untransposed, every Linear transposed.
+CLIP_ROWS: tuple[Row, ...] = (
+    Row("positional_embedding", "text/position_embedding"),
+    Row("text_projection", "text/projection"),
+    Row("logit_scale", "logit_scale"),
+    Row("visual.class_embedding", "visual/class_embedding"),
+    Row("visual.positional_embedding", "visual/position_embedding"),
+    Row("visual.proj", "visual/projection"),
+    Row("visual.conv1.weight", "visual/patch_embedding/kernel", CONV2D),
+    Row("visual.ln_pre.weight", "visual/ln_pre/scale"),
+    Row("visual.ln_pre.bias", "visual/ln_pre/bias"),
+    *block_rows("visual.transformer.resblocks.{}", "visual/transformer/blocks"),
+    Row("visual.ln_post.weight", "visual/ln_post/scale"),
+    Row("visual.ln_post.bias", "visual/ln_post/bias"),
+    *block_rows("transformer.resblocks.{}", "text/transformer/blocks"),
+    Row("token_embedding.weight", "text/token_embedding/embedding"),
+    Row("ln_final.weight", "text/ln_final/scale"),
+    Row("ln_final.bias", "text/ln_final/bias"),
+)
 
+# CLIP inside a trained retriever; conv2 is there with linear_patch=3d.
+PREFIXED_CLIP_ROWS: tuple[Row, ...] = (
+    *(row.prefixed(PREFIX) for row in CLIP_ROWS),
+    Row("clip.visual.conv2.weight", "visual/patch_embedding_3d/kernel", CONV3D),
+)
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One parameter: its key in the original, its path here, and the permutation of its axes.
+# seqTransf; seqLSTM keeps the position embeddings too, and never reads them.
+AGGREGATION_ROWS: tuple[Row, ...] = (
+    Row("frame_position_embeddings.weight", "aggregation/position_embedding"),
+    *block_rows("transformerClip.resblocks.{}", "aggregation/transformer/blocks"),
+    Row("lstm_visual.weight_ih_l0", "aggregation/lstm/input/kernel", LINEAR),
+    Row("lstm_visual.weight_hh_l0", "aggregation/lstm/hidden/kernel", LINEAR),
+    Row("lstm_visual.bias_ih_l0", "aggregation/lstm/input/bias"),
+    Row("lstm_visual.bias_hh_l0", "aggregation/lstm/hidden/bias"),
+)
 
-    axes: the original's axes in our order; empty where they agree.
-    """
+# The cross-encoder over one text and the frames of one clip: tightTransf, xti.
+CROSS_ROWS: tuple[Row, ...] = (
+    Row("cross.embeddings.position_embeddings.weight", "cross/position_embedding"),
+    *block_rows("cross.transformer.resblocks.{}", "cross/transformer/blocks"),
+    Row("cross.pooler.ln_pool.weight", "cross/pooler/norm/scale"),
+    Row("cross.pooler.ln_pool.bias", "cross/pooler/norm/bias"),
+    Row("cross.pooler.dense.weight", "cross/pooler/dense/kernel", LINEAR),
+    Row("cross.pooler.dense.bias", "cross/pooler/dense/bias"),
+    Row("similarity_dense.weight", "cross/similarity/kernel", LINEAR),
+    Row("similarity_dense.bias", "cross/similarity/bias"),
+)
 
-    original: str
-    ours: str
-    axes: tuple[int, ...] = ()
-
-    @property
-    def stacked(self) -> bool:
-        """Whether the original has one such parameter a layer."""
-        return "{}" in self.original
-
-    def prefixed(self, prefix: str) -> Row:
-        """The row of the same parameter under a prefix of the original's key."""
-        return dataclasses.replace(self, original=prefix + self.original)
-
-
-@dataclasses.dataclass(frozen=True)
-class NameTable:
-    """All rows a system may have; those whose path a retriever lacks do not apply to it.
-
-    clip_prefix: what stands before CLIP's own keys. ignored: keys that carry nothing.
-    """
-
-    rows: tuple[Row, ...]
-    clip_prefix: str = ""
-    ignored: tuple[str, ...] = ()
-
-
-def block_rows(original: str, ours: str) -> tuple[Row, ...]:
-    """The rows of a stack of residual attention blocks, `original` holding `{}`."""
-    parts = (
-        ("attn.in_proj_weight", "attn/qkv/kernel", LINEAR),
-        ("attn.in_proj_bias", "attn/qkv/bias", ()),
-        ("attn.out_proj.weight", "attn/out/kernel", LINEAR),
-        ("attn.out_proj.bias", "attn/out/bias", ()),
-        ("ln_1.weight", "ln_1/scale", ()),
-        ("ln_1.bias", "ln_1/bias", ()),
-        ("mlp.c_fc.weight", "mlp/fc/kernel", LINEAR),
-        ("mlp.c_fc.bias", "mlp/fc/bias", ()),
-        ("mlp.c_proj.weight", "mlp/proj/kernel", LINEAR),
-        ("mlp.c_proj.bias", "mlp/proj/bias", ()),
-        ("ln_2.weight", "ln_2/scale", ()),
-        ("ln_2.bias", "ln_2/bias", ()),
-    )
-    return tuple(
-        Row(f"{original}.{theirs}", f"{ours}/{path}", axes) for theirs, path, axes in parts
-    )
-
-
-def leaf_at(params: Params, path: str) -> Any | None:
-    """The leaf at a slash-separated path of a nested dict, or None."""
-    node: Any = params
-    for part in path.split("/"):
-        if not isinstance(node, dict) or part not in node:
-            return None
-        node = node[part]
-    return node
-
-
-def set_leaf(params: Params, path: str, value: Any) -> None:
-    """Put a leaf at a slash-separated path of a nested dict, making the way to it."""
-    *parents, last = path.split("/")
-    for part in parents:
-        params = params.setdefault(part, {})
-    params[last] = value
-
-
-def original_keys(row: Row, leaf: Any) -> list[str]:
-    """The keys a row stands for, given our leaf (whose first axis is layers if stacked)."""
-    return [row.original.format(i) for i in range(leaf.shape[0])] if row.stacked else [row.original]
-
-
-def original_shape(row: Row, leaf: Any) -> tuple[int, ...]:
-    """The shape the original stores one such parameter in."""
-    shape = leaf.shape[1:] if row.stacked else leaf.shape
-    if not row.axes:
-        return tuple(shape)
-    return tuple(shape[ours] for ours in np.argsort(row.axes))
-
-
-def applicable_rows(table: NameTable, params: Params) -> Iterator[tuple[Row, Any]]:
-    """The rows whose parameter these (possibly abstract) params have, with the leaf."""
-    for row in table.rows:
-        leaf = leaf_at(params, row.ours)
-        if leaf is not None:
-            yield row, leaf
-
-
-def _dtype(tensor: Any) -> np.dtype:
-    return tensor.dtype if hasattr(tensor, "read") else np.asarray(tensor).dtype
-
-
-def _read(tensor: Any, axes: tuple[int, ...]) -> np.ndarray:
-    array = tensor.read() if hasattr(tensor, "read") else np.asarray(tensor)
-    return array.transpose(axes) if axes else array
-
-
-def _read_row(
-    row: Row, leaf: Any, tensors: Mapping[str, Any], dtype: np.dtype | None
-) -> np.ndarray:
-    """One of our arrays, filled layer by layer so that it is in memory once."""
-    keys = original_keys(row, leaf)
-    if dtype is None:
-        stored = {_dtype(tensors[key]) for key in keys}
-        dtype = stored.pop() if len(stored) == 1 else np.dtype(np.float32)
-    filled = np.empty(leaf.shape, dtype)
-    layers = list(filled) if row.stacked else [filled]
-    for layer, key in zip(layers, keys, strict=True):
-        layer[...] = _read(tensors[key], row.axes)
-    return filled
-
-
-def _message(what: str, problems: Mapping[str, list[str]]) -> str:
-    """Every name under its problem; how many there are of each is the last line."""
-    lines = [f"{what}: its names do not fit"]
-    for title, names in problems.items():
-        lines += [f"  {title}:", *(f"    {name}" for name in names)]
-    counts = ", ".join(f"{len(names)} {title}" for title, names in problems.items())
-    return "\n".join([*lines, f"nothing was loaded from {what}: {counts}"])
-
-
-def check_names(tensors: Mapping[str, Any], table: NameTable, abstract: Params, what: str) -> None:
-    """Compare a state dict with what a table and abstract params ask for.
-
-    tensors: anything with a shape by original key. Raises one ValueError that lists every
-    missing, unexpected, mis-shaped and mistyped name.
-    """
-    expected = {
-        key: original_shape(row, leaf)
-        for row, leaf in applicable_rows(table, abstract)
-        for key in original_keys(row, leaf)
-    }
-    problems = {
-        "missing": [f"{key} {shape}" for key, shape in expected.items() if key not in tensors],
-        "unexpected": [
-            f"{key} {tuple(np.shape(tensor))}"
-            for key, tensor in tensors.items()
-            if key not in expected and key not in table.ignored
-        ],
-        "wrong shape": [
-            f"{key}: expected {shape}, found {tuple(np.shape(tensors[key]))}"
-            for key, shape in expected.items()
-            if key in tensors and tuple(np.shape(tensors[key])) != shape
-        ],
-        # Whole numbers are weights that were quantised; their scale would be missing.
-        "wrong type": [
-            f"{key}: expected floating point, found {_dtype(tensors[key])}"
-            for key in expected
-            if key in tensors and _dtype(tensors[key]).kind in "biuc"
-        ],
-    }
-    problems = {title: names for title, names in problems.items() if names}
-    if problems:
-        raise ValueError(_message(what, problems))
-
-
-def params_from_original(
-    tensors: Mapping[str, Any],
-    table: NameTable,
-    abstract: Params,
-    *,
-    dtype: np.dtype | None = np.dtype(np.float32),  # noqa: B008
-    what: str = "state dict",
-) -> Params:
-    """Nested params from a state dict {original key: array or lazy tensor}.
-
-    abstract: the params to fill, as shapes. dtype None keeps the file's (float32 for a stack
-    of several). Tensors are read one at a time. Raises ValueError as check_names.
-    """
-    check_names(tensors, table, abstract, what)
-    params: Params = {}
-    for row, leaf in applicable_rows(table, abstract):
-        set_leaf(params, row.ours, _read_row(row, leaf, tensors, dtype))
-    return params
-
-
-def original_from_params(params: Params, table: NameTable) -> dict[str, np.ndarray]:
-    """State dict by original keys, the inverse of params_from_original; float32 arrays.
-
-    Raises ValueError if a parameter has no row.
-    """
-    state_dict: dict[str, np.ndarray] = {}
-    covered = set()
-    for row, leaf in applicable_rows(table, params):
-        covered.add(row.ours)
-        array = np.asarray(leaf)
-        layers = list(array) if row.stacked else [array]
-        back = np.argsort(row.axes) if row.axes else None
-        for key, layer in zip(original_keys(row, leaf), layers, strict=True):
-            state_dict[key] = np.ascontiguousarray(layer.transpose(back)) if row.axes else layer
-    uncovered = [path for path, _ in _paths(params) if path not in covered]
-    if uncovered:
-        raise ValueError(f"no row in the name table for: {', '.join(uncovered)}")
-    return state_dict
-
-
-def _paths(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in params.items():
-        if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
+__all__ = [
+    "AGGREGATION_ROWS",
+    "CLIP_ROWS",
+    "CONV2D",
+    "CONV3D",
+    "CROSS_ROWS",
+    "LINEAR",
+    "PREFIX",
+    "PREFIXED_CLIP_ROWS",
+    "PREFIXED_SCALARS",
+    "SCALARS",
+    "NameTable",
+    "Row",
+    "block_rows",
+]
