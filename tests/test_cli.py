@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ import vtr_jax
 import vtr_jax.cli as cli
 from vtr_jax.cli import COMMANDS, main, parse_options
 from vtr_jax.evaluation.report import read_report
+from vtr_jax.training.command import read_config
+from vtr_jax.training.command_help import USUAL_SETTINGS, recipe_lines, training_help
 
-SMOKE = f"--config={Path(__file__).resolve().parents[1] / 'configs' / 'clip4clip.py'}:smoke"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SMOKE = f"--config={CONFIGS / 'clip4clip.py'}:smoke"
 
 
 @pytest.fixture
@@ -95,13 +99,16 @@ def test_errors_end_in_one_line_and_a_code(monkeypatch, last_line, error, code, 
     assert last_line("train") == (code, line)
 
 
-def test_programming_errors_keep_their_traceback(monkeypatch):
+def test_unforeseen_errors_keep_their_traceback_and_end_in_one_line(monkeypatch, capsys):
     def fail(arguments):
-        raise AttributeError("a mistake of ours")
+        raise AttributeError("a mistake\n  of ours")
 
     monkeypatch.setitem(cli.COMMANDS, "train", fail)
-    with pytest.raises(AttributeError):
-        main(["train"])
+    assert main(["train"]) == 1
+    *traceback, last = capsys.readouterr().err.splitlines()
+    assert traceback[0].startswith("Traceback") and any("in fail" in line for line in traceback)
+    assert last == "error: vtr train: AttributeError: a mistake of ours"
+    assert not any(line.startswith("error:") for line in traceback)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +138,18 @@ def test_programming_errors_keep_their_traceback(monkeypatch):
         ),
         (
             [SMOKE, "--config.optimizer.learning_rate=fast"],
-            "vtr train: flag --config.optimizer.learning_rate=fast: could not convert string to "
-            "float: 'fast'",
+            "vtr train: --config.optimizer.learning_rate: expected a number, found 'fast'; "
+            "for example --config.optimizer.learning_rate=0.0001",
+        ),
+        (
+            [SMOKE, "--config.batch_size=two"],
+            "vtr train: --config.batch_size: expected a whole number, found 'two'; "
+            "for example --config.batch_size=4",
+        ),
+        (
+            [SMOKE, "--config.remat=maybe"],
+            "vtr train: --config.remat: expected True or False, found 'maybe'; "
+            "for example --config.remat=False",
         ),
     ],
 )
@@ -190,12 +207,36 @@ def test_evaluate_prints_and_writes(tiny_run, data, tmp_path, capsys):
         (["--ties=twice"], "ties: expected one of once, "),
         (["--step=5"], "no weights of step 5; checkpoints there: "),
         (["--train_list=9k"], "table has no option train_list"),
+        (["--train_list=9k", "--train_list=7k"], "--train_list: given twice, as 9k and as 7k"),
         (["surplus"], "argument 'surplus': expected --name=value"),
     ],
 )
 def test_evaluate_refuses_in_one_clear_line(tiny_run, data, last_line, extra, message):
     code, line = last_line("evaluate", f"--checkpoint={tiny_run}", *data, *extra)
     assert code == 1 and line.startswith("vtr evaluate: ") and message in line
+
+
+@pytest.mark.parametrize("name", ["source", "directory"])
+def test_options_that_mean_something_else_are_refused(last_line, name):
+    code, line = last_line("convert", "FILE", "OUT", f"--{name}=3")
+    assert code == 1 and line.startswith(f"vtr convert: --{name}: not an option here")
+
+
+def test_train_help_names_recipe_files_and_real_settings(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    assert all(f"configs/{path.name}" in out for path in CONFIGS.glob("*.py"))
+    settings = re.findall(r"^  (--config\.\S+=\S+) ", out, re.MULTILINE)
+    assert len(settings) == len(USUAL_SETTINGS)
+    read_config(str(CONFIGS / "clip4clip.py"), settings)
+
+
+def test_recipe_files_are_described_where_they_are(tmp_path):
+    assert "none in" in training_help(tmp_path)
+    (tmp_path / "mine.py").write_text('"""Mine.\n\nNo.\n\nThe variant is\na or b."""')
+    lines = [line.strip() for line in recipe_lines(tmp_path)]
+    assert lines == [f"{tmp_path.name}/mine.py", "Mine.", "The variant is a or b."]
 
 
 def test_prepare_makes_a_store_and_finds_it_again(tiny_dataset, tmp_path, capsys):

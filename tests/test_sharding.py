@@ -123,12 +123,13 @@ def test_one_device_is_a_mesh_of_one():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "near"), [(30, "28 or 32"), (3, "4$"), (33, "32 or 36"), (1, "4$")]
+    ("batch_size", "near"), [(30, (28, 32)), (3, (4,)), (33, (32, 36)), (1, (4,))]
 )
 def test_batches_that_do_not_divide_name_the_nearest_that_do(batch_size, near):
     mesh = AbstractMesh((2, 2, 2), AXES)
+    valid = " or ".join(f"--config.batch_size={size}" for size in near)
     with pytest.raises(
-        ValueError, match=f"{batch_size} is not divisible by .* = 4; nearest: {near}"
+        ValueError, match=f"{batch_size} is not divisible by .* = 4; nearest valid: {valid}$"
     ):
         check_batch_divides(batch_size, mesh)
     check_batch_divides(32, mesh)

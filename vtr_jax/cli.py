@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,27 @@ from vtr_jax import __version__
 
 Options = dict[str, Any]
 
+# What read_split itself is told; an option of a reader cannot be called so.
+READ_SPLIT_NAMES = ("dataset", "annotations", "split")
 
-def parse_options(arguments: Sequence[str]) -> Options:
+
+def parse_options(arguments: Sequence[str], taken: Collection[str] = ()) -> Options:
     """--name=value arguments as a dict; numbers, booleans and None are read as such.
 
-    Raises ValueError for an argument of another form.
+    taken: names that mean something else to the command. Raises ValueError for those, for a name
+    given twice, and for an argument of another form.
     """
     options: Options = {}
     for argument in arguments:
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not equals or not name.isidentifier():
             raise ValueError(f"argument {argument!r}: expected --name=value")
+        if name in taken:
+            raise ValueError(
+                f"--{name}: not an option here; `vtr COMMAND --help` says how to give {name}"
+            )
+        if name in options:
+            raise ValueError(f"--{name}: given twice, as {options[name]} and as {text}")
         try:
             options[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -49,7 +60,7 @@ def convert(arguments: Sequence[str]) -> None:
         "--seed", type=int, default=0, help="for what CLIP has no weights for (default 0)"
     )
     known, rest = parser.parse_known_args(arguments)
-    report = convert_checkpoint(**vars(known), **parse_options(rest))
+    report = convert_checkpoint(**vars(known), **parse_options(rest, vars(known)))
     print(report)
     print(f"wrote    {known.directory}")
 
@@ -72,7 +83,12 @@ def prepare(arguments: Sequence[str]) -> None:
     parser.add_argument("--videos", required=True, help="folder with the video files")
     parser.add_argument("--splits", default="train,val,test", help="default: train,val,test")
     parser.add_argument("--framerate", type=int, default=1, help="frames a second (default 1)")
-    parser.add_argument("--resolution", type=int, default=224, help="pixels a side (default 224)")
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        default=224,
+        help="pixels a side, as the image tower's (default 224, as most CLIPs)",
+    )
     parser.add_argument("--encoding", default="jpeg", choices=("jpeg", "png"))
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
     parser.add_argument(
@@ -82,8 +98,9 @@ def prepare(arguments: Sequence[str]) -> None:
         help="fail above this share of unreadable clips (default 0.05)",
     )
     known, rest = parser.parse_known_args(arguments)
+    options = parse_options(rest, READ_SPLIT_NAMES)
     splits = [
-        read_split(known.dataset, known.annotations, name, **parse_options(rest))
+        read_split(known.dataset, known.annotations, name, **options)
         for name in known.splits.split(",")
     ]
     report = prepare_store(
@@ -102,13 +119,13 @@ def prepare(arguments: Sequence[str]) -> None:
 def train(arguments: Sequence[str]) -> None:
     """Train a retriever; the same command again resumes it."""
     from vtr_jax.training.command import read_config
+    from vtr_jax.training.command_help import training_help
 
     parser = _parser(
         "train",
         train,
-        "--config.name=value sets anything else, e.g. --config.batch_size=64 "
-        "--config.data.store=DIR --config.optimizer.learning_rate=1e-4; every setting and its "
-        "default: vtr_jax/training/config.py, overlaid by the recipe file",
+        training_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--config", required=True, metavar="FILE.py[:VARIANT]", help="recipe file, see configs/"
@@ -156,7 +173,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         help="leave out clips the store lacks, and say how many",
     )
     known, rest = parser.parse_known_args(arguments)
-    print(run_evaluation(EvaluationRequest(**vars(known), reader_options=parse_options(rest))))
+    options = parse_options(rest, READ_SPLIT_NAMES)
+    print(run_evaluation(EvaluationRequest(**vars(known), reader_options=options)))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -168,10 +186,14 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def _parser(
-    name: str, command: Callable[..., None], epilog: str | None = None
+    name: str, command: Callable[..., None], epilog: str | None = None, **settings: Any
 ) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
-        prog=f"vtr {name}", description=command.__doc__, epilog=epilog, allow_abbrev=False
+        prog=f"vtr {name}",
+        description=command.__doc__,
+        epilog=epilog,
+        allow_abbrev=False,
+        **settings,
     )
 
 
@@ -210,6 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"vtr {name}: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        # Nobody foresaw this one: whoever mends it needs the traceback, everybody the last line.
+        traceback.print_exc()
+        text = " ".join(str(error).split())
+        print(f"error: vtr {name}: {type(error).__name__}: {text}", file=sys.stderr)
         return 1
     return 0
 

@@ -95,9 +95,10 @@ def check_batch_divides(batch_size: int, mesh: Mesh) -> None:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % parts:
         lower, upper = batch_size // parts * parts, -(-batch_size // parts) * parts
-        near = f"{lower} or {upper}" if lower else f"{upper}"
+        near = " or ".join(f"--config.batch_size={size}" for size in (lower, upper) if size)
         raise ValueError(
-            f"batch_size {batch_size} is not divisible by data x fsdp = {parts}; nearest: {near}"
+            f"batch_size {batch_size} is not divisible by data x fsdp = {parts}; "
+            f"nearest valid: {near}"
         )
 
 

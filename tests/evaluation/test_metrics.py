@@ -209,3 +209,12 @@ def test_a_counter_cannot_change_its_groups_afterwards():
     assert metrics_of(again, "original-many") == retrieval_metrics(
         logits_tv, caption_clip, "original-emcl"
     )
+
+
+@pytest.mark.parametrize("queries", [100, 1000, 670])
+def test_percentages_are_those_of_whole_numbers(queries):
+    """43 of 100 is 43.0, not 42.99999999999999."""
+    for hits in range(queries + 1):
+        ranks = np.where(np.arange(queries) < hits, 0, 99)
+        assert summarise(ranks)["R@1"] == 100 * hits / queries
+        assert summarise(ranks)["MnR"] == (100 * queries - 99 * hits) / queries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -126,6 +127,15 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     with pytest.raises(error, match=message):
         Run(tiny_config(changes), workdir)
     assert not workdir.exists()
+
+
+def test_tensorboard_without_its_extra_is_refused_before_anything_is_written(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match=r"pip install 'vtr_jax\[tensorboard\]'"):
+        Run(tiny_config({"tensorboard": True}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_frames_than_positions_are_refused(tiny_config, tmp_path):

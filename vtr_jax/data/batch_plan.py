@@ -79,9 +79,10 @@ class BatchPlan:
             steps = most_batches(captions_each, batch_size)
         if steps == 0:
             unit = "captions" if by_caption and allow_repeated_clips else "clips"
+            most = len(getattr(split, unit))
             raise ValueError(
-                f"batch_size {batch_size} is more than the {len(getattr(split, unit))} {unit} of "
-                f"{split.dataset} {split.name}: no batch can be filled; choose a smaller one"
+                f"batch_size {batch_size} is more than the {most} {unit} of {split.dataset} "
+                f"{split.name}: no batch can be filled; nearest valid: --config.batch_size={most}"
             )
         return cls(
             caption_clip=split.caption_clip,

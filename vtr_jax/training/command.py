@@ -5,13 +5,21 @@ from __future__ import annotations
 import difflib
 import inspect
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 PREFIX = "--config."
+
+# By the type of a setting's default: how its text is read, and what to call that.
+_TYPES: dict[type, tuple[flags.ArgumentParser, str]] = {
+    bool: (flags.BooleanParser(), "True or False"),
+    int: (flags.IntegerParser(), "a whole number"),
+    float: (flags.FloatParser(), "a number"),
+}
 
 
 def read_config(recipe: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -22,9 +30,9 @@ def read_config(recipe: str, overrides: Sequence[str] = ()) -> ConfigDict:
     unknown variant, setting (with the nearest name) or a value of another type.
     """
     config = _load(recipe)
-    names = list(_setting_names(config))
+    settings = dict(_settings(config))
     for argument in overrides:
-        _check_name(argument, names)
+        _check_override(argument, settings)
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(overrides))
     try:
@@ -49,20 +57,31 @@ def _load(recipe: str) -> ConfigDict:
     return config
 
 
-def _setting_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+def _settings(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from _setting_names(value, f"{prefix}{name}.")
+            yield from _settings(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", value
 
 
-def _check_name(argument: str, names: Sequence[str]) -> None:
-    name, equals, _ = argument.removeprefix(PREFIX).partition("=")
+def _check_override(argument: str, settings: Mapping[str, Any]) -> None:
+    name, equals, text = argument.removeprefix(PREFIX).partition("=")
     if not argument.startswith(PREFIX) or not equals:
         raise ValueError(f"argument {argument!r}: expected {PREFIX}name=value")
-    if name not in names:
-        raise ValueError(f"{PREFIX}{name}: {_hint(name, names)}")
+    if name not in settings:
+        raise ValueError(f"{PREFIX}{name}: {_hint(name, list(settings))}")
+    default = settings[name]
+    if type(default) not in _TYPES:
+        return
+    parser, meaning = _TYPES[type(default)]
+    try:
+        parser.parse(text)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{PREFIX}{name}: expected {meaning}, found {text!r}; "
+            f"for example {PREFIX}{name}={default}"
+        ) from error
 
 
 def _hint(name: str, names: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ from vtr_jax.training.optimizer import (
 )
 from vtr_jax.training.parameter_groups import freeze, parameter_groups, trainable_mask
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION, RunData, load_run_data
+from vtr_jax.training.run_log import tensorboard_writer
 from vtr_jax.training.run_record import check_same_run, write_record
 from vtr_jax.training.step import (
     StepSettings,
@@ -115,6 +116,8 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: Path) -> None:
         check_config(config)
+        if config.tensorboard:
+            tensorboard_writer()  # refused now, not when everything has been prepared
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh.to_dict())
         check_batch_divides(config.batch_size, self.mesh)

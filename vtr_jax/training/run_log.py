@@ -38,7 +38,10 @@ class RunLog:
         kept = [record for record in old if record["step"] <= resumed_step]
         path = workdir / LOG_FILE
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
-        self._board = _tensorboard_writer(workdir, resumed_step) if tensorboard else None
+        self._board = None
+        if tensorboard:
+            folder = str(workdir / "tensorboard")
+            self._board = tensorboard_writer()(folder, purge_step=resumed_step + 1)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -57,14 +60,15 @@ class RunLog:
             self._board.close()
 
 
-def _tensorboard_writer(workdir: Path, resumed_step: int) -> Any:
+def tensorboard_writer() -> Any:
+    """The class that writes for TensorBoard; ValueError naming the extra where it is missing."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise ValueError(
             "tensorboard=True needs tensorboardX: pip install 'vtr_jax[tensorboard]'"
         ) from error
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
+    return SummaryWriter
 
 
 def step_line(step: int, steps: int, epoch: int, values: Mapping[str, float]) -> str:
