@@ -1,0 +1,126 @@
+"""Token-wise interaction: every word meets its best frame, every frame its best word (TI, WTI).
+
+S[a,b,t,v] = <word t of text a, frame v of video b> * text_mask[a,t] * video_mask[b,v]
+t2v[a,b] = sum_t w[a,t] max_v S,   v2t[a,b] = sum_v w[b,v] max_t S,   logit = (t2v + v2t) / 2
+
+Padding counts as 0 and not as minus infinity, so a best match that is negative becomes 0 where
+the other side is padded. The originals do this, and their weights were trained under it.
+S is [T,V,L,F]; only one tile of it exists at a time, in the backward pass too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from vtr_jax.models.interactions.mean_pooling import l2_normalise
+from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.tiling import map_pairs
+from vtr_jax.models.transformer import linear
+
+# What the originals overwrite the raw weight of a padded position with, before the softmax.
+DRL_MASKED = -float("inf")  # also InternVideo; a clip without a frame gives NaN
+BACKBONE_TVR_MASKED = -9e15  # a clip without a frame gives even weights
+
+# Linear layers by wti_arch, numbered as in the originals' sequences (odd numbers are ReLU).
+LAYERS_OF_ARCH: dict[int, tuple[str, ...]] = {
+    1: ("linear",),
+    2: ("linear_0", "linear_2"),
+    3: ("linear_0", "linear_2", "linear_4"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenWeightConfig:
+    """Width of the vectors to be weighed, and the number of layers that weigh them (wti_arch)."""
+
+    width: int
+    arch: int
+
+
+class TokenWeight(nnx.Module):
+    """How much each vector counts, before masking and softmax: an MLP with one output.
+
+    wti_arch 1: Linear(D,1). 2: Linear(D,D), ReLU, Linear(D,1). 3: one more hidden layer.
+    Source: DRL's text_weight_fc and video_weight_fc, also in BackBone_tvr and InternVideo.
+    """
+
+    def __init__(self, config: TokenWeightConfig, runtime: Runtime, *, rngs: nnx.Rngs) -> None:
+        self.names = LAYERS_OF_ARCH[config.arch]
+        width, init = config.width, nnx.initializers.normal(0.02)
+        for name in self.names:
+            outputs = 1 if name == self.names[-1] else width
+            setattr(self, name, linear(width, outputs, init, runtime, rngs))
+
+    def __call__(self, vectors_bnd: Array) -> Array:
+        """Raw weights of un-normalised vectors, [B,N,D] to float32 [B,N]."""
+        x = vectors_bnd
+        for name in self.names[:-1]:
+            x = jax.nn.relu(getattr(self, name)(x))
+        return getattr(self, self.names[-1])(x)[..., 0].astype(jnp.float32)
+
+
+class WeightedVectors(NamedTuple):
+    """One side of the interaction: normalised vectors [B,N,D], mask [B,N], weights [B,N]."""
+
+    vectors: Array
+    mask: Array
+    weights: Array
+
+
+def softmax_weights(raw_bn: Array, mask_bn: Array, masked: float) -> Array:
+    """Softmax over the second axis with padded positions set to `masked`; float32 [B,N]."""
+    return jax.nn.softmax(jnp.where(mask_bn > 0, raw_bn.astype(jnp.float32), masked), axis=1)
+
+
+def mean_weights(mask_bn: Array) -> Array:
+    """Equal weights of the real positions, float32 [B,N]; NaN where there is none (TI)."""
+    mask = mask_bn.astype(jnp.float32)
+    return mask / mask.sum(axis=1, keepdims=True)
+
+
+def weighted(vectors_bnd: Array, mask_bn: Array, weights_bn: Array) -> WeightedVectors:
+    """One side from its un-normalised vectors [B,N,D] and the weights that they have."""
+    return WeightedVectors(l2_normalise(vectors_bnd), mask_bn.astype(jnp.float32), weights_bn)
+
+
+def masked_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
+    """Cosines of every word and frame of every pair, 0 at padding; float32 [T,V,L,F].
+
+    Meant for one tile. Zeroing the vectors equals multiplying the cosines by both masks.
+    """
+    tokens_tld = text.vectors * text.mask[..., None]
+    frames_vfd = video.vectors * video.mask[..., None]
+    return jnp.einsum("tld,vfd->tvlf", tokens_tld, frames_vfd, precision="highest")
+
+
+def own_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
+    """masked_similarities of the i-th text and the i-th video alone, float32 [B,L,F]."""
+    tokens_bld = text.vectors * text.mask[..., None]
+    frames_bfd = video.vectors * video.mask[..., None]
+    return jnp.einsum("bld,bfd->blf", tokens_bld, frames_bfd, precision="highest")
+
+
+def _tile_scores(text: WeightedVectors, video: WeightedVectors) -> dict[str, Array]:
+    similarity_tvlf = masked_similarities(text, video)
+    best_frame_tvl, best_token_tvf = similarity_tvlf.max(axis=3), similarity_tvlf.max(axis=2)
+    return {
+        "t2v": jnp.einsum("tvl,tl->tv", best_frame_tvl, text.weights, precision="highest"),
+        "v2t": jnp.einsum("tvf,vf->tv", best_token_tvf, video.weights, precision="highest"),
+    }
+
+
+def token_wise_scores(text: WeightedVectors, video: WeightedVectors, tile: int) -> dict[str, Array]:
+    """Scores of every text and video by their best-matching parts, each float32 [T,V].
+
+    tile: texts and videos a side of what is computed at once; results do not depend on it.
+    Returns {logits_tv, t2v, v2t}: logits_tv is the mean of the other two, without any scale.
+    Source: DRL (token-wise and weighted token-wise interaction), BackBone_tvr, InternVideo.
+    """
+    parts = map_pairs(_tile_scores, text, video, tile)
+    return {"logits_tv": (parts["t2v"] + parts["v2t"]) / 2, **parts}
