@@ -67,6 +67,17 @@ CROSS_ROWS: tuple[Row, ...] = (
     Row("similarity_dense.bias", "cross/similarity/bias"),
 )
 
+# The weight of every word and frame (wti): alone with wti_arch 1, else numbered by layer.
+TOKEN_WEIGHT_ROWS: tuple[Row, ...] = tuple(
+    row
+    for side in ("text", "video")
+    for theirs, ours in (("", ""), (".0", "_0"), (".2", "_2"), (".4", "_4"))
+    for row in (
+        Row(f"{side}_weight_fc{theirs}.weight", f"{side}_weight/linear{ours}/kernel", LINEAR),
+        Row(f"{side}_weight_fc{theirs}.bias", f"{side}_weight/linear{ours}/bias"),
+    )
+)
+
 __all__ = [
     "AGGREGATION_ROWS",
     "CLIP_ROWS",
@@ -78,6 +89,7 @@ __all__ = [
     "PREFIXED_CLIP_ROWS",
     "PREFIXED_SCALARS",
     "SCALARS",
+    "TOKEN_WEIGHT_ROWS",
     "NameTable",
     "Row",
     "block_rows",
