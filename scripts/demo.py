@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
+from demo_report import DIRECTION, evaluate_head, read_pairs, write_demo_report
 
 from vtr_jax import cli
-from vtr_jax.checkpoint import load_retriever
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
-from vtr_jax.data.split import Split
 from vtr_jax.data.synthetic import SyntheticDataset, render_dataset
-from vtr_jax.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate_split
-from vtr_jax.sharding import make_mesh
-from vtr_jax.training.run_log import read_log
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HEADS = ("meanP", "seqTransf")
 FRAMERATE, RESOLUTION = 2, 64
-SETTINGS = EvaluationSettings(max_words=24, max_frames=5, batch_size=50)
-SHOWN_QUERIES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,61 +65,6 @@ def keep_compilations(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def direction_accuracy(evaluation: Evaluation, split: Split, pairs_file: Path) -> float:
-    """Percent of captions that prefer their own clip to the one played backwards (chance 50)."""
-    logits_tv = evaluation.tiles.matrix()
-    row_of = {clip.clip_id: i for i, clip in enumerate(split.clips)}
-    text_of = {clip: text for text, clip in enumerate(split.caption_clip.tolist())}
-    right = []
-    for pair in json.loads(pairs_file.read_text()):
-        first, second = (row_of[clip_id] for clip_id in pair["clips"])
-        for own, other in ((first, second), (second, first)):
-            row = logits_tv[text_of[own]]
-            right.append(row[own] > row[other])
-    return 100.0 * float(np.mean(right))
-
-
-def top_clips(
-    evaluation: Evaluation, split: Split, store: FrameStore, texts: list[int]
-) -> list[dict[str, Any]]:
-    """The five best clips of some captions, with the frames that were read."""
-    from vtr_jax.data.frame_store.encoding import decode_frame
-
-    logits_tv = evaluation.tiles.matrix()
-    queries = []
-    for text in texts:
-        top = np.argsort(-logits_tv[text], kind="stable")[:5]
-        shown = []
-        for clip in top:
-            encoded = store.read(store.index_of(split.clips[clip].clip_id))
-            frames = np.stack([decode_frame(frame) for frame in encoded])
-            own = bool(clip == split.caption_clip[text])
-            shown.append((split.clips[clip].clip_id, float(logits_tv[text, clip]), own, frames))
-        queries.append({"caption": split.captions[text], "top": shown})
-    return queries
-
-
-def evaluate_head(workdir: Path, store: FrameStore, split: Split) -> Evaluation:
-    """The best checkpoint of a run on the held-out clips."""
-    mesh = make_mesh()
-    return evaluate_split(load_retriever(workdir, mesh), store, split, SETTINGS, mesh)
-
-
-def report_run(workdir: Path, evaluation: Evaluation) -> dict[str, Any]:
-    """What the visual report shows of one run."""
-    records = read_log(workdir)
-    return {
-        "history": [record for record in records if record["kind"] == "train"],
-        "recalls": [
-            {"step": record["step"], "R@1": record["t2v R@1"], "R@5": record["t2v R@5"]}
-            for record in records
-            if record["kind"] == "evaluation"
-        ],
-        "results": evaluation.results,
-        "ranks": evaluation.ranks["t2v"],
-    }
-
-
 def prepare_data(out: Path, size: DemoSize) -> SyntheticDataset:
     """Render the videos and decode them once into a frame store."""
     with stage(f"rendering {size.train + size.val + size.test} videos"):
@@ -167,33 +103,21 @@ def run_head(head: str, out: Path, dataset: SyntheticDataset, size: DemoSize) ->
         run_vtr("evaluate", f"--checkpoint={out / head}", *data, f"--output={out / head / 'test'}")
 
 
-def show_results(out: Path, dataset: SyntheticDataset) -> None:
+def show_results(out: Path, dataset: SyntheticDataset, short: bool) -> None:
     """Write the report and print the comparison of both heads."""
-    from vtr_jax.evaluation.visual_report import write_visual_report
-
-    split = read_split("table", dataset.captions_file, "test")
+    splits = {
+        name: read_split("table", dataset.captions_file, name) for name in ("train", "val", "test")
+    }
     store = FrameStore.open(out / "store")
-    evaluations = {head: evaluate_head(out / head, store, split) for head in HEADS}
-    runs = {head: report_run(out / head, evaluation) for head, evaluation in evaluations.items()}
-    texts = np.linspace(0, len(split.captions) - 1, SHOWN_QUERIES).astype(int).tolist()
-    page = write_visual_report(
-        out / "report",
-        title="Searching moving shapes by text",
-        runs=runs,
-        queries=top_clips(evaluations["seqTransf"], split, store, texts),
-    )
-    rows: list[tuple[str, Callable[[str], float]]] = [
-        ("text to video R@1", lambda head: evaluations[head].results["t2v"]["R@1"]),
-        ("video to text R@1", lambda head: evaluations[head].results["v2t"]["R@1"]),
-        (
-            "right direction of two",
-            lambda head: direction_accuracy(evaluations[head], split, dataset.pairs_file),
-        ),
-    ]
-    print(f"\n{'':26}{HEADS[0]:>10}{HEADS[1]:>11}")
-    for name, value in rows:
-        print(f"{name:26}{value('meanP'):9.1f}%{value('seqTransf'):10.1f}%")
-    print(f"\n{len(split.clips)} clips, none of their combinations seen in training")
+    pairs = read_pairs(dataset.pairs_file)
+    heads = {head: evaluate_head(out / head, store, splits["test"], pairs) for head in HEADS}
+    page = write_demo_report(out / "report", heads, splits, store, short=short)
+    rows = {"text to video": "t2v", "video to text": "v2t", DIRECTION: DIRECTION}
+    print(f"\n{'R@1, %':36}{HEADS[0]:>10}{HEADS[1]:>11}")
+    for name, row in rows.items():
+        values = [heads[head].results[row]["R@1"] for head in HEADS]
+        print(f"{name:36}{values[0]:10.1f}{values[1]:11.1f}")
+    print(f"\n{len(splits['test'].clips)} clips, none of their combinations seen in training")
     print(f"report: {page}")
 
 
@@ -211,7 +135,7 @@ def main() -> None:
     for head in HEADS:
         run_head(head, out, dataset, size)
     with stage("report"):
-        show_results(out, dataset)
+        show_results(out, dataset, arguments.short)
     print(f"all stages: {time.perf_counter() - began:.0f} s")
 
 

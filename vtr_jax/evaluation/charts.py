@@ -23,10 +23,13 @@ QUIET = "#6a7381"
 LINES = "#e3e7ed"
 RIGHT = "#1f9254"
 SERIES = ("#2c6be0", "#e67e22", "#159a8c", "#8a55cf", "#c63d5c", "#7a7f2b")
+RECALL_STYLES = {"R@1": "-", "R@5": ":"}
 MOST_FRAMES_SHOWN = 12
 _DPI = 160
 # Inches.
-_WIDTH, _MARGIN, _STRIPS_LEFT, _BETWEEN, _LABEL_HEIGHT = 10.0, 0.25, 1.75, 0.06, 0.62
+_WIDTH, _MARGIN, _STRIPS_LEFT, _BETWEEN, _LABEL_HEIGHT = 10.0, 0.2, 1.5, 0.05, 0.62
+# Strips of so few frames would leave half of a wide picture blank: they get a narrow one.
+_NARROW_WIDTH, _NARROW_FRAMES = 5.4, 6
 _RANK_BINS = (1, 2, 3, 4, 5, 10, 20, 50, 100, 500, 1000)
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -56,23 +59,33 @@ _STYLE: dict[Any, Any] = {
 
 
 class Hit(NamedTuple):
-    """A retrieved clip: its id, score, whether it is the right one, frames uint8 [N,H,W,3]."""
+    """A retrieved clip: its id, score, whether it is the right one, frames uint8 [N,H,W,3].
+
+    place: its place in the ranking, 1 = first; None: that in the list it stands in.
+    """
 
     clip_id: str
     score: float
     is_right: bool
     frames: np.ndarray
+    place: int | None = None
+
+
+def placed(top: Sequence[Hit]) -> list[Hit]:
+    """The same hits, each with its place."""
+    return [hit._replace(place=hit.place or number) for number, hit in enumerate(top, start=1)]
 
 
 def draw_curves(
     path: Path,
     histories: Mapping[str, Sequence[Mapping[str, float]]],
     recalls: Mapping[str, Sequence[Mapping[str, float]]],
+    chance: Mapping[str, float] | None = None,
 ) -> None:
     """Draws training loss and recall over steps, one colour a run.
 
     histories: run -> [{"step", "loss"}, …]; recalls: run -> [{"step", "R@1", "R@5"}, …], either of
-    which may be empty.
+    which may be empty. chance: recall -> percent that guessing would give, drawn as a grey line.
     """
     with _styled():
         figure = _figure(_WIDTH, 3.5)
@@ -82,10 +95,16 @@ def draw_curves(
             _draw_loss(loss_axes, run, steps, colour)
         for (run, points), colour in zip(recalls.items(), itertools.cycle(SERIES), strict=False):
             _draw_recalls(recall_axes, run, points, colour)
+        for name, percent in (chance or {}).items():
+            style = RECALL_STYLES.get(name, "-")
+            recall_axes.axhline(percent, color=QUIET, linestyle=style, linewidth=1.2)
+            recall_axes.plot([], [], style, color=QUIET, label=f"chance {name}")
         _finish(loss_axes, "Training loss", "step")
         loss_axes.set_ylim(bottom=0)
-        _finish(recall_axes, "Recall while training, %", "step")
+        _finish(recall_axes, "Recall on validation clips while training, %", "step")
         recall_axes.set_ylim(0, 102)
+        for axes in (loss_axes, recall_axes):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         _save(figure, path)
 
 
@@ -121,39 +140,57 @@ def draw_ranks(path: Path, ranks: Mapping[str, np.ndarray]) -> None:
 def draw_query(path: Path, caption: str, top: Sequence[Hit], note: str = "") -> None:
     """Draws a caption and the clips retrieved for it, best first, as strips of frames.
 
-    The matching clip is marked; note: a short line below the caption. Raises ValueError without a
-    hit, and for frames that are not uint8 [N,H,W,3] with N > 0.
+    The matching clip is marked; where places are left out between two hits, dots say so. note: a
+    short line below the caption. Raises ValueError without a hit, and for frames that are not
+    uint8 [N,H,W,3] with N > 0.
     """
     if not top:
         raise ValueError(f"no clip was retrieved for {caption!r}: expected at least one to draw")
     for hit in top:
         _check_frames(hit)
-    words = textwrap.wrap(f"“{caption}”", 88, max_lines=3, placeholder=" …”")
+    width = picture_width(top)
+    words = textwrap.wrap(f"“{caption}”", int(8.8 * width), max_lines=3, placeholder=" …”")
     shown = max(min(len(hit.frames), MOST_FRAMES_SHOWN) for hit in top)
-    frame_width = min(1.0, (_WIDTH - _STRIPS_LEFT - _MARGIN) / shown) - _BETWEEN
+    frame_width = (width - _STRIPS_LEFT - _MARGIN) / max(shown, 4) - _BETWEEN
     rows = [frame_width * hit.frames.shape[1] / hit.frames.shape[2] for hit in top]
     header = 0.55 + 0.25 * len(words)
     height = header + sum(max(row, _LABEL_HEIGHT) + 0.18 for row in rows)
     with _styled():
-        figure = _figure(_WIDTH, height)
+        figure = _figure(width, height)
         _text(figure, _MARGIN, height - 0.2, "\n".join(words), fontsize=13, va="top")
         _text(figure, _MARGIN, height - header + 0.22, note, fontsize=9, color=QUIET)
         below = height - header
-        for place, (hit, row) in enumerate(zip(top, rows, strict=True), start=1):
+        before = 0
+        for hit, row in zip(placed(top), rows, strict=True):
             room = max(row, _LABEL_HEIGHT)
+            if hit.place != before + 1:
+                _text(figure, _MARGIN, below + 0.09, "⋮", fontsize=13, color=QUIET)
+            before = hit.place
             below -= room
-            _draw_hit_label(figure, place, hit, below + room / 2)
+            _draw_hit_label(figure, hit, below + room / 2)
             _draw_strip(figure, hit, below + (room - row) / 2, frame_width, row)
             below -= 0.18
         _save(figure, path)
 
 
-def _draw_hit_label(figure: Figure, place: int, hit: Hit, middle: float) -> None:
+def picture_width(top: Sequence[Hit]) -> float:
+    """How wide, in inches, the picture of these hits is: half a page for strips of few frames."""
+    few = max(len(hit.frames) for hit in top) <= _NARROW_FRAMES
+    return _NARROW_WIDTH if few else _WIDTH
+
+
+def is_narrow(top: Sequence[Hit]) -> bool:
+    """Whether two such pictures stand side by side on a page."""
+    return picture_width(top) == _NARROW_WIDTH
+
+
+def _draw_hit_label(figure: Figure, hit: Hit, middle: float) -> None:
     colour, weight = (RIGHT, "bold") if hit.is_right else (INK, "normal")
     above = 0.17 if hit.is_right else 0.09
     name = hit.clip_id if len(hit.clip_id) <= 14 else f"…{hit.clip_id[-13:]}"
-    left = _MARGIN + 0.42
-    _text(figure, _MARGIN, middle, str(place), fontsize=17, color=colour, weight=weight)
+    left = _MARGIN + 0.48
+    size = 17 if (hit.place or 0) < 100 else 12
+    _text(figure, _MARGIN, middle, str(hit.place), fontsize=size, color=colour, weight=weight)
     score = f"{hit.score:.3f}"
     _text(figure, left, middle + above, score, fontsize=10.5, color=colour, weight=weight)
     _text(figure, left, middle + above - 0.19, name, fontsize=7.5, color=QUIET)
@@ -200,7 +237,7 @@ def _draw_loss(axes: Axes, run: str, steps: Sequence[Mapping[str, float]], colou
 def _draw_recalls(axes: Axes, run: str, points: Sequence[Mapping[str, float]], colour: str) -> None:
     if not points:
         return
-    for name, style in (("R@1", "-"), ("R@5", ":")):
+    for name, style in RECALL_STYLES.items():
         known = [point for point in points if name in point]
         x, y = [point["step"] for point in known], [point[name] for point in known]
         axes.plot(x, y, style, color=colour, marker="o", markersize=3.5, label=f"{run} {name}")

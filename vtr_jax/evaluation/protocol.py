@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ SELECTIONS = {
     "validation split": "best checkpoint by the validation split",
     "test split": "best checkpoint by the TEST SPLIT itself (as in the original)",
 }
+_VALUE_WIDTH = 84
 _LABELS = {
     "dataset": "data set",
     "split_sha256": "split sha256",
@@ -136,6 +139,9 @@ class ProtocolCard:
 
     def text(self) -> str:
         """Returns the card as one readable block of aligned lines."""
+        return shared_text({"": self})
+
+    def _shown(self) -> dict[str, str]:
         fewest, mean, most = self.captions_per_clip
         shown = dataclasses.asdict(self) | {
             "captions_per_clip": f"{fewest} to {most}, mean {mean:g}",
@@ -144,13 +150,30 @@ class ProtocolCard:
             "frame_rate": f"{self.frame_rate:g}",
             "software": ", ".join(f"{name} {value}" for name, value in self.software.items()),
         }
-        width = max(len(_label(name)) for name in shown)
-        return "\n".join(f"{_label(name):<{width}}  {value}" for name, value in shown.items())
+        return {_label(name): str(value) for name, value in shown.items()}
 
     def _protocol(self) -> dict[str, Any]:
         ignored = ("checkpoint_sha256", "recipe", "compute_dtype", "software")
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ignored}
+
+
+def shared_text(cards: Mapping[str, ProtocolCard]) -> str:
+    """Returns the cards of several retrievers as one block: what differs is said for each.
+
+    cards: the retriever's name -> its card, at least one. Long values go on in a next line.
+    """
+    blocks = {name: card._shown() for name, card in cards.items()}
+    labels = list(next(iter(blocks.values())))
+    width = max(map(len, labels)) + 2
+    lines = []
+    for label in labels:
+        values = {name: block[label] for name, block in blocks.items()}
+        same = len(set(values.values())) == 1
+        texts = [next(iter(values.values()))] if same else [f"{n}: {v}" for n, v in values.items()]
+        wrapped = [line for text in texts for line in textwrap.wrap(text, _VALUE_WIDTH) or [""]]
+        lines += [f"{label:<{width}}{wrapped[0]}", *(" " * width + line for line in wrapped[1:])]
+    return "\n".join(lines)
 
 
 def _label(name: str) -> str:

@@ -19,7 +19,17 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from vtr_jax.evaluation.charts import INK, LINES, QUIET, Hit, draw_curves, draw_query, draw_ranks
+from vtr_jax.evaluation.charts import (
+    INK,
+    LINES,
+    QUIET,
+    Hit,
+    draw_curves,
+    draw_query,
+    draw_ranks,
+    is_narrow,
+    placed,
+)
 from vtr_jax.evaluation.report import DIRECTIONS, Results, format_score
 
 
@@ -37,7 +47,10 @@ class Run(TypedDict):
 
 
 class Query(TypedDict):
-    """A caption and the clips retrieved for it, best first; note: a line of explanation."""
+    """A caption and the clips retrieved for it, best first; note: a line of explanation.
+
+    The matching clip may follow as the last hit, with its place, where it is not among the best.
+    """
 
     caption: str
     top: Sequence[Hit | tuple[str, float, bool, np.ndarray]]
@@ -52,11 +65,13 @@ def write_visual_report(
     queries: Sequence[Query],
     introduction: str = "",
     protocol: str = "",
+    chance: Mapping[str, float] | None = None,
 ) -> Path:
     """Writes index.html, curves.png, ranks.png and query_01.png … into a directory.
 
-    introduction: a paragraph below the title; protocol: text shown as it is at the end (the
-    protocol card). Pictures of an earlier report there are replaced. Returns the path of the page.
+    introduction: paragraphs below the title, an empty line between two; protocol: text shown as
+    it is at the end (the protocol card); chance: recall -> percent that guessing would give while
+    training. Pictures of an earlier report there are replaced. Returns the path of the page.
     Raises ValueError without a run, and for frames that are not uint8 [N,H,W,3].
     """
     if not runs:
@@ -69,6 +84,7 @@ def write_visual_report(
         directory / "curves.png",
         {name: run["history"] for name, run in runs.items()},
         {name: run["recalls"] for name, run in runs.items()},
+        chance,
     )
     draw_ranks(directory / "ranks.png", {name: run["ranks"] for name, run in runs.items()})
     figures = [
@@ -82,8 +98,8 @@ def write_visual_report(
 
 def _write_query(path: Path, query: Query) -> str:
     """Draws a query and returns the HTML that shows it."""
-    top = [Hit(*hit) for hit in query["top"]]
-    places = [place for place, hit in enumerate(top, start=1) if hit.is_right]
+    top = placed([Hit(*hit) for hit in query["top"]])
+    places = [hit.place for hit in top if hit.is_right]
     note = query.get("note") or (
         f"matching clip found at place {places[0]}"
         if places
@@ -91,7 +107,8 @@ def _write_query(path: Path, query: Query) -> str:
     )
     draw_query(path, query["caption"], top, note)
     text = html.escape(f"{query['caption']}: {note}", quote=True)
-    return f'<figure><img src="{path.name}" alt="{text}" loading="lazy"></figure>'
+    width = "narrow" if is_narrow(top) else "wide"
+    return f'<figure class="{width}"><img src="{path.name}" alt="{text}" loading="lazy"></figure>'
 
 
 def _page(
@@ -99,7 +116,7 @@ def _page(
 ) -> str:
     parts = [
         f"<header><h1>{html.escape(title)}</h1>",
-        f"<p>{html.escape(introduction)}</p>" if introduction else "",
+        *(f"<p>{html.escape(text)}</p>" for text in introduction.split("\n\n") if text),
         "</header>",
         f"<section><h2>Scores</h2>{_score_table(runs)}</section>",
         '<section><h2>Training</h2><figure><img src="curves.png" '
@@ -111,7 +128,8 @@ def _page(
         parts.append(
             "<section><h2>What was found</h2><p>For each caption the clips with the highest "
             "scores, best first, as strips of their frames from left to right in time; the "
-            f"matching one is framed in green.</p>{''.join(queries)}</section>"
+            "matching one is framed in green and, where it was missed, shown last with the place "
+            f'at which it came.</p><div class="queries">{"".join(queries)}</div></section>'
         )
     if protocol:
         parts.append(f"<section><h2>Protocol</h2><pre>{html.escape(protocol)}</pre></section>")
@@ -120,7 +138,13 @@ def _page(
 
 
 def _score_table(runs: Mapping[str, Run]) -> str:
-    rows = [(run, row, scores) for run in runs for row, scores in runs[run]["results"].items()]
+    names = dict.fromkeys(row for run in runs.values() for row in run["results"])
+    rows = [
+        (run, row, runs[run]["results"][row])
+        for row in names
+        for run in runs
+        if row in runs[run]["results"]
+    ]
     columns = list(dict.fromkeys(name for _, _, scores in rows for name in scores))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     lines = []
@@ -128,7 +152,7 @@ def _score_table(runs: Mapping[str, Run]) -> str:
         rivals = [other for _, other_row, other in rows if other_row == row]
         cells = "".join(_score_cell(name, scores, rivals) for name in columns)
         label = html.escape(DIRECTIONS.get(row, row))
-        lines.append(f"<tr><th>{html.escape(run)}</th><th>{label}</th>{cells}</tr>")
+        lines.append(f"<tr><th>{label}</th><th>{html.escape(run)}</th>{cells}</tr>")
     return f"<table><thead><tr><th></th><th></th>{head}</tr></thead>{''.join(lines)}</table>"
 
 
@@ -145,12 +169,16 @@ def _score_cell(
 _STYLE_SHEET = f"""
 body {{ margin: 0; background: #f6f7f9; color: {INK};
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }}
-main {{ max-width: 1000px; margin: 0 auto; padding: 40px 20px 80px; }}
+main {{ max-width: 1040px; margin: 0 auto; padding: 40px 20px 80px; }}
 h1 {{ font-size: 30px; margin: 0 0 8px; letter-spacing: -0.01em; }}
 h2 {{ font-size: 19px; margin: 44px 0 12px; }}
 p {{ color: {QUIET}; margin: 0 0 16px; max-width: 72ch; }}
 figure, table, pre {{ background: #fff; border: 1px solid {LINES}; border-radius: 10px; }}
 figure {{ margin: 0 0 16px; padding: 12px; }}
+.queries {{ display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }}
+.queries figure {{ margin: 0; }}
+.queries .wide {{ grid-column: 1 / -1; }}
+@media (max-width: 720px) {{ .queries {{ grid-template-columns: 1fr; }} }}
 img {{ display: block; width: 100%; height: auto; }}
 table {{ border-collapse: separate; border-spacing: 0; width: 100%; padding: 8px 14px;
   font-variant-numeric: tabular-nums; }}
