@@ -84,6 +84,17 @@ def stated_length(path: str | os.PathLike[str]) -> StatedLength:
         return StatedLength(fps, frame_count)
 
 
+def counted_length(path: str | os.PathLike[str]) -> StatedLength:
+    """Read average frame rate and count the frames, as decord does: from all packets.
+
+    Raises:
+        UnreadableVideo: the file cannot be opened as a video.
+    """
+    with _opened(path, "NONE") as (container, stream):
+        fps = float(stream.average_rate or 0) or _stated_fps(stream)
+        return StatedLength(fps, sum(not each.is_discard for each in _packets(container, stream)))
+
+
 def frames_at(
     path: str | os.PathLike[str], indices: Sequence[int], thread_type: str = "AUTO"
 ) -> Iterator[tuple[int, np.ndarray]]:

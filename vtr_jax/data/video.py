@@ -17,9 +17,10 @@ from vtr_jax.data.frame_choice import (
     check_choice,
     order_frames,
     slice_positions,
-    whole_second_frames,
 )
+from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.pixels import normalise_frames
+from vtr_jax.data.sampling import chosen_indices, nothing_decoded
 
 __all__ = [
     "SampledFrames",
@@ -88,7 +89,7 @@ def sample_frames(
         frames.append(resize_and_crop(image, resolution))
         reached.append(index)
     if not reached:
-        raise _nothing_decoded(path, indices[0])
+        raise nothing_decoded(path, indices[0])
     return SampledFrames(
         frames=np.stack(frames),
         frame_indices=np.array(reached, dtype=np.int64),
@@ -151,7 +152,7 @@ def read_video(
         # The file ends before its stated length, so the choice is among fewer frames.
         images = pictures([index for index, _ in frames_at(path, indices, thread_type)])
     if not images:
-        raise _nothing_decoded(path, indices[0])
+        raise nothing_decoded(path, indices[0])
     frames = np.zeros((max_frames, resolution, resolution, 3), np.uint8)
     frames[: len(images)] = np.stack(images)[order_frames(np.arange(len(images)), frame_order, rng)]
     return frames, (np.arange(max_frames) < len(images)).astype(np.int32)
@@ -174,16 +175,30 @@ def resize_and_crop(image: np.ndarray, resolution: int) -> np.ndarray:
         ValueError: `image` is no 8-bit picture with three channels, or `resolution` is below 1.
     """
     _check_resolution(resolution)
+    image = resize_short_side(image, resolution)
+    top, left = (round((side - resolution) / 2) for side in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + resolution, left : left + resolution])
+
+
+def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Resize the shorter side to `short_side` (Pillow's bicubic), the longer one in proportion.
+
+    Args:
+        image: uint8 [H, W, 3].
+        short_side: pixels.
+
+    Raises:
+        ValueError: `image` is no 8-bit picture with three channels.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
     height, width = image.shape[:2]
     short = min(height, width)
-    if short != resolution:
-        width, height = (resolution * side // short for side in (width, height))
-        picture = Image.fromarray(np.ascontiguousarray(image))
-        image = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-    top, left = (round((side - resolution) / 2) for side in (height, width))
-    return np.ascontiguousarray(image[top : top + resolution, left : left + resolution])
+    if short == short_side:
+        return image
+    width, height = (short_side * side // short for side in (width, height))
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _chosen_indices(
@@ -191,36 +206,9 @@ def _chosen_indices(
 ) -> tuple[StatedLength, list[int]]:
     check_choice(framerate, start, end)
     length = stated_length(path)
-    if not length.frame_count:
-        raise _nothing_decoded(path, 0)
-    if length.fps < max(framerate, 1) or int(length.fps) < framerate:
-        raise UnreadableVideo(
-            path,
-            "frame rate too low",
-            f"{length.fps:g} frames a second, expected at least {max(framerate, 1)}: re-encode it, "
-            "or ask for a lower frame rate",
-        )
-    indices = whole_second_frames(length.frame_count, length.fps, framerate, start, end)
-    if not indices:
-        seconds = length.frame_count / length.fps
-        raise UnreadableVideo(
-            path, "start beyond the end", f"start is {start}, the video has {seconds:.1f} seconds"
-        )
-    return length, indices
+    return length, chosen_indices(path, Sampling("opencv", framerate), length, start, end)
 
 
 def _check_resolution(resolution: int) -> None:
     if resolution < 1:
         raise ValueError(f"resolution is {resolution}, expected at least 1 pixel")
-
-
-def _nothing_decoded(path: str | os.PathLike[str], first_wanted: int) -> UnreadableVideo:
-    if first_wanted == 0:
-        return UnreadableVideo(
-            path, "no decodable frame", "not even the first frame can be decoded: fetch it again"
-        )
-    return UnreadableVideo(
-        path,
-        "start beyond the end",
-        f"frame {first_wanted} was wanted first, but decoding ends before it",
-    )
