@@ -95,5 +95,5 @@ def test_a_text_tower_of_another_width_cannot_seed_the_frames(clip):
     towers = dataclasses.replace(clip.config.clip, text=text)
     other = abstract_retriever(recipe_named("clip").config(towers))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), other.params)
-    with pytest.raises(ValueError, match="width 64 must equal the joint width 32; use sim_header"):
+    with pytest.raises(ValueError, match="width 64 must equal the joint width 32; use frame"):
         start(dataclasses.replace(other, params=params), SEQ_TRANSF)

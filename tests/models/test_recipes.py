@@ -64,6 +64,7 @@ def test_defaults_are_filled_in(tiny_clip):
         "linear_patch": "2d",
         "loose_type": True,
         "cross_num_attention_heads": None,
+        "lstm_longest": None,
     }
     assert config.option("linear_patch") == "2d"
     assert config.size("temporal_layers") == 4

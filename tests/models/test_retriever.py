@@ -208,7 +208,8 @@ def test_loss_says_its_terms(tiny_retriever, tiny_batch):
     loss, terms = retriever.loss(text, video)
     names = {"logits_tv", "logits_vt", "loss_t2v", "loss_v2t", "contrastive", "state"}
     assert set(terms) == names
-    np.testing.assert_allclose(loss, (terms["loss_t2v"] + terms["loss_v2t"]) / 2)
+    # Jitted and eager arithmetic may round the mean's last bit differently.
+    np.testing.assert_allclose(loss, (terms["loss_t2v"] + terms["loss_v2t"]) / 2, rtol=3e-7)
     np.testing.assert_array_equal(terms["logits_vt"], terms["logits_tv"].T)
     for scores in (retriever.scores(text, video), retriever.scores(text, video, train=True)):
         np.testing.assert_allclose(terms["logits_tv"], scores["logits_tv"], atol=1e-5)

@@ -39,13 +39,13 @@ def _only_what_is_read(features: Features, reads: frozenset[str]) -> Features:
 @jax.jit
 def _encode_text(retriever: Retriever, token_ids: Array, token_mask: Array) -> TextFeatures:
     text = retriever.encode_text(token_ids, token_mask)
-    return _only_what_is_read(text, retriever.recipe.reads)
+    return _only_what_is_read(text, retriever.recipe.reads(retriever.config))
 
 
 @jax.jit
 def _encode_video(retriever: Retriever, frames: Array, frame_mask: Array) -> VideoFeatures:
     video = retriever.encode_video(frames, frame_mask)
-    return _only_what_is_read(video, retriever.recipe.reads)
+    return _only_what_is_read(video, retriever.recipe.reads(retriever.config))
 
 
 def _to_host(features: Features, valid: np.ndarray) -> Features:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from vtr_jax.models.features import VisionFeatures
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.models.transformer import (
     Transformer,
@@ -265,17 +266,19 @@ class VisionTower(nnx.Module):
         projected = self.ln_post(hidden) @ self.projection[...].astype(self.dtype)
         return projected.astype(jnp.float32)
 
-    def __call__(self, frames_bfhwc: Array) -> tuple[Array, Array]:
+    def __call__(self, frames_bfhwc: Array, frame_mask_bf: Array) -> VisionFeatures:
         """Encode normalised frames.
 
-        frames_bfhwc: float [B,F,R,R,3]. Returns (frames_bfd, patches_bfpd), float32: the
+        frames_bfhwc: float [B,F,R,R,3]. frame_mask_bf is not used: a frame sees itself alone (and
+        with a 3d patch embedding its neighbours, which are zero outside the mask). Returns the
         projected class token of each frame, and every projected patch.
         """
+        del frame_mask_bf
         b, f = frames_bfhwc.shape[:2]
         hidden = self.transformer(self.embed(frames_bfhwc))
         frames_bfd = self.project(hidden[:, 0]).reshape(b, f, -1)
         patches_bfpd = self.project(hidden[:, 1:]).reshape(b, f, self.config.patches, -1)
-        return frames_bfd, patches_bfpd
+        return VisionFeatures(frames_bfd, patches_bfpd)
 
 
 def fold_token_ids(token_ids: Array, vocab_size: int) -> Array:
@@ -331,30 +334,45 @@ class TextTower(nnx.Module):
         folded = fold_token_ids(token_ids_bl, self.config.vocab_size)
         return self.token_embedding(folded) + positions.astype(self.dtype)
 
-    def hidden(self, token_ids_bl: Array) -> Array:
+    def hidden(self, token_ids_bl: Array, token_mask_bl: Array | None = None) -> Array:
         """Normalised hidden states before the projection, [B,L] to [B,L,W].
 
-        The attention is causal and nothing else: padding stands after the end of the text,
-        where causality alone keeps it out.
+        token_mask_bl: None for CLIP's causal attention, where padding stands after the end of
+        the text and is kept out by causality alone; a 0/1 mask also hides its zeros as keys, as
+        EMCL-Net does, which changes the tokens after the end.
         """
-        return self.ln_final(self.transformer(self.embed(token_ids_bl), is_causal=True))
+        bias = None
+        if token_mask_bl is not None:
+            hidden_key = jnp.finfo(jnp.float32).min
+            bias = jnp.where(token_mask_bl > 0, 0.0, hidden_key)[:, None, None, :]
+        x = self.transformer(self.embed(token_ids_bl), bias=bias, is_causal=True)
+        return self.ln_final(x)
 
     def end_positions(self, token_ids_bl: Array) -> Array:
         """Where each row is pooled, [B] int: its first largest id, or the first end-of-text id."""
         if self.config.end_of_text_id is None:
             return jnp.argmax(token_ids_bl, axis=1)
-        return jnp.argmax(token_ids_bl == self.config.end_of_text_id, axis=1)
+        folded = fold_token_ids(token_ids_bl, self.config.vocab_size)
+        return jnp.argmax(folded == self.config.end_of_text_id, axis=1)
 
-    def __call__(self, token_ids_bl: Array) -> tuple[Array, Array]:
+    def project(self, hidden: Array) -> Array:
+        """The projection into the joint space, [...,W] to float32 [...,D]."""
+        return (hidden @ self.projection[...].astype(self.dtype)).astype(jnp.float32)
+
+    def __call__(
+        self, token_ids_bl: Array, token_mask_bl: Array | None = None, projects: bool = True
+    ) -> tuple[Array, Array]:
         """Encode captions.
 
-        token_ids_bl: int32 [B,L], L up to the context length. Returns (sentence_bd, tokens_bld),
-        float32: the projected end-of-text token, and every projected token.
+        token_ids_bl: int32 [B,L], L up to the context length. token_mask_bl: as for hidden.
+        Returns (sentence_bd, tokens), float32: the projected end-of-text token, and every token,
+        [B,L,D] projected or [B,L,W] as it leaves the last norm (projects False).
         """
-        hidden_blw = self.hidden(token_ids_bl)
-        tokens_bld = (hidden_blw @ self.projection[...].astype(self.dtype)).astype(jnp.float32)
+        hidden_blw = self.hidden(token_ids_bl, token_mask_bl)
         rows = jnp.arange(token_ids_bl.shape[0])
-        return tokens_bld[rows, self.end_positions(token_ids_bl)], tokens_bld
+        sentence_bd = self.project(hidden_blw[rows, self.end_positions(token_ids_bl)])
+        tokens = self.project(hidden_blw) if projects else hidden_blw.astype(jnp.float32)
+        return sentence_bd, tokens
 
 
 def initial_logit_scale() -> Array:

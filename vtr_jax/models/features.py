@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 from jax import Array
@@ -38,6 +39,18 @@ class VideoFeatures:
     pooled: Array | None
     patches: Array | None
     mask: Array
+
+
+class VisionFeatures(NamedTuple):
+    """What a vision tower makes of frames, float32, not normalised.
+
+    frames [B,F,D]: one vector a frame. patches [B,F,P,D]: one a patch, or None where they are not
+    kept. pooled [B,D]: one a clip, or None from towers that relate no frames.
+    """
+
+    frames: Array
+    patches: Array | None = None
+    pooled: Array | None = None
 
 
 def check_tokens(token_ids: ArrayLike, token_mask: ArrayLike, context_length: int) -> None:

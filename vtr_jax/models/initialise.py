@@ -13,7 +13,7 @@ from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.recipe import OptionValue
-from vtr_jax.models.retriever import Retriever, component_specs, init_params
+from vtr_jax.models.retriever import Retriever, component_specs, init_params, initial_state
 
 
 def _with_linear_patch(clip: ClipConfig, linear_patch: str) -> ClipConfig:
@@ -35,15 +35,24 @@ def _over_first_rows(fresh: Params, source: Params) -> Params:
     return jax.tree.map(replace, fresh, source)
 
 
-def _seed_temporal(temporal: Params, text: Params) -> Params:
-    joint, width = temporal["position_embedding"].shape[1], text["position_embedding"].shape[1]
+# What starts as a copy of the text tower's first blocks and positions, by component.
+SEEDED = {"aggregation": "seqTransf", "cross": "the cross-encoder"}
+
+
+def _seed_from_text(component: str, fresh: Params, text: Params) -> Params:
+    """Fresh parameters with positions, and blocks if there are any, from the text tower."""
+    joint, width = fresh["position_embedding"].shape[1], text["position_embedding"].shape[1]
     if joint != width:
         raise ValueError(
-            f"seqTransf starts as a copy of the text tower, so the text tower's width {width} must "
-            f"equal the joint width {joint}; use sim_header=meanP with this CLIP"
+            f"{SEEDED[component]} starts as a copy of the text tower, so the text tower's width "
+            f"{width} must equal the joint width {joint}; use frame features without it "
+            "(sim_header=meanP, agg_module=None) with this CLIP"
         )
-    shared = ("position_embedding", "transformer")
-    return _over_first_rows(*({name: part[name] for name in shared} for part in (temporal, text)))
+    shared = [name for name in ("position_embedding", "transformer") if name in fresh]
+    return {
+        **fresh,
+        **_over_first_rows(*({name: part[name] for name in shared} for part in (fresh, text))),
+    }
 
 
 def initialise_from_clip(
@@ -55,10 +64,10 @@ def initialise_from_clip(
 ) -> Retriever:
     """A recipe's retriever whose towers are a CLIP's, as the original programs start one.
 
-    clip: a retriever of recipe "clip". What CLIP has no weights for is drawn from key. The
-    temporal Transformer starts as the text tower's first blocks and positions; a 3d patch
-    embedding starts as the 2d one. Source: CLIP4Clip's from_pretrained. Raises ValueError
-    for options the recipe does not know, and for towers that it cannot be started from.
+    clip: a retriever of recipe "clip". What CLIP has no weights for is drawn from key. A
+    temporal Transformer and a cross-encoder start as the text tower's first blocks and positions;
+    a 3d patch embedding starts as the 2d one. Source: CLIP4Clip's from_pretrained. Raises
+    ValueError for options the recipe does not know, and for towers it cannot be started from.
     """
     known = recipe_named(recipe)
     options = dict(options or {})
@@ -74,6 +83,7 @@ def initialise_from_clip(
         kernel = _three_frame_kernel(visual["patch_embedding"]["kernel"])
         visual["patch_embedding_3d"] = {"kernel": kernel}
     params = {**clip.params, "visual": visual, **init_params(own, key)}
-    if "aggregation" in params:
-        params["aggregation"] = _seed_temporal(params["aggregation"], params["text"])
-    return Retriever(params, {}, config, clip.runtime)
+    for component in SEEDED:
+        if component in params:
+            params[component] = _seed_from_text(component, params[component], params["text"])
+    return Retriever(params, initial_state(config, key), config, clip.runtime)

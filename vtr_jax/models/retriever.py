@@ -19,11 +19,17 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
-from vtr_jax.models.clip import TextTower, VisionTower, initial_logit_scale
-from vtr_jax.models.features import TextFeatures, VideoFeatures, check_frames, check_tokens
+from vtr_jax.models.clip import TextTower, initial_logit_scale
+from vtr_jax.models.features import (
+    TextFeatures,
+    VideoFeatures,
+    VisionFeatures,
+    check_frames,
+    check_tokens,
+)
 from vtr_jax.models.module_spec import ModuleSpec, Params
 from vtr_jax.models.recipes import Recipe, RetrieverConfig, recipe_named
-from vtr_jax.models.recipes.recipe import bind_modules
+from vtr_jax.models.recipes.recipe import Parts, Picks, bind_modules
 from vtr_jax.models.runtime import Runtime
 
 
@@ -63,8 +69,12 @@ class Retriever:
         """
         check_tokens(token_ids, token_mask, self.config.clip.text.context_length)
         spec = ModuleSpec(TextTower, self.config.clip.text, self.runtime)
-        sentence_bd, tokens_bld = _run_text(spec, self.params["text"], jnp.asarray(token_ids))
-        return TextFeatures(sentence_bd, tokens_bld, jnp.asarray(token_mask))
+        mask = jnp.asarray(token_mask)
+        hide = mask if self.recipe.masks_padding else None
+        projects = self.recipe.projects_tokens(self.config)
+        ids = jnp.asarray(token_ids)
+        sentence_bd, tokens_bld = _run_text(spec, projects, self.params["text"], ids, hide)
+        return TextFeatures(sentence_bd, tokens_bld, mask)
 
     def encode_video(self, frames: ArrayLike, frame_mask: ArrayLike) -> VideoFeatures:
         """Encode video clips, frame aggregation included.
@@ -73,40 +83,58 @@ class Retriever:
         0/1. Frames outside the mask are zero after normalising. Raises ValueError for shapes
         the vision tower cannot read.
         """
+        return self.aggregate(self.encode_frames(frames, frame_mask), frame_mask)
+
+    def encode_frames(self, frames: ArrayLike, frame_mask: ArrayLike) -> VisionFeatures:
+        """What the vision tower alone makes of frames; arguments and errors as encode_video."""
         frames = jnp.asarray(frames)
         check_frames(frames, frame_mask, self.config.clip.vision.image_resolution)
+        spec = self.recipe.vision_tower(self.config, self.runtime)
+        keep = self.recipe.keeps_patches(self.config)
+        return _run_vision(spec, keep, self.params["visual"], frames, jnp.asarray(frame_mask))
+
+    def aggregate(self, vision: VisionFeatures, frame_mask: ArrayLike) -> VideoFeatures:
+        """Relate the tower's frames in time: the second half of encode_video."""
         mask = jnp.asarray(frame_mask)
-        spec = ModuleSpec(VisionTower, self.config.clip.vision, self.runtime)
-        keep = self.recipe.keeps_patches
-        frames_bfd, patches_bfpd = _run_vision(spec, keep, self.params["visual"], frames, mask)
-        temporal = _run_aggregation(self.config, self.runtime, self._own_params, frames_bfd, mask)
-        return VideoFeatures(frames_bfd, temporal, None, patches_bfpd, mask)
+        temporal = _run_aggregation(
+            self.config, self.runtime, self._own_params, vision.frames, mask
+        )
+        return VideoFeatures(vision.frames, temporal, vision.pooled, vision.patches, mask)
 
     def similarity(self, text: TextFeatures, video: VideoFeatures) -> Array:
         """What the original's evaluation ranks by, float32 [T,V]: rows texts, columns videos."""
-        return self.scores(text, video)["logits_tv"]
+        return _run_similarity(self.config, self.runtime, self._own_params, self.state, text, video)
 
     def scores(
         self, text: TextFeatures, video: VideoFeatures, train: bool = False
     ) -> dict[str, Array]:
-        """The named score matrices behind similarity, each [T,V]."""
-        return _run_scores(self.config, self.runtime, train, self._own_params, text, video)
+        """The named score matrices behind similarity, each [T,V]; train: as the loss sees them."""
+        return _run_scores(
+            self.config, self.runtime, train, self._own_params, self.state, text, video
+        )
 
     def loss(
         self,
         text: TextFeatures,
         video: VideoFeatures,
         rng: Array | None = None,
-        picks: tuple[Array, Array] | None = None,
+        picks: Picks | None = None,
     ) -> tuple[Array, dict[str, Any]]:
         """Training loss of a batch whose i-th text belongs to its i-th video.
 
-        rng: key for dropout, None for none. picks: (text_index, video_index) for recipes that
-        draw samples. Returns (loss, terms); terms["state"] is the state after the call.
+        rng: key for dropout and draws, None for no dropout. picks: (text_index, video_index) for
+        recipes that draw samples. Returns (loss, terms); terms["state"] is the state after the
+        call. Raises ValueError if the recipe draws and has neither rng nor picks.
         """
-        del rng, picks  # no recipe built so far draws anything
-        loss, terms = _run_loss(self.config, self.runtime, self._own_params, text, video)
-        return loss, {**terms, "state": self.state}
+        if rng is None and picks is None and self.recipe.draws(self.config):
+            raise ValueError(
+                f"the loss of this {self.config.recipe} draws samples: pass "
+                "rng=jax.random.key(...) or picks=(text_index, video_index)"
+            )
+        loss, terms = _run_loss(
+            self.config, self.runtime, self._own_params, self.state, text, video, rng, picks
+        )
+        return loss, {"state": self.state, **terms}
 
     @property
     def _own_params(self) -> Params:
@@ -117,10 +145,11 @@ class Retriever:
 
 def component_specs(config: RetrieverConfig, runtime: Runtime) -> dict[str, ModuleSpec]:
     """Every module of a retriever by the name of its parameters."""
+    recipe = recipe_named(config.recipe)
     return {
-        "visual": ModuleSpec(VisionTower, config.clip.vision, runtime),
+        "visual": recipe.vision_tower(config, runtime),
         "text": ModuleSpec(TextTower, config.clip.text, runtime),
-        **recipe_named(config.recipe).modules(config, runtime),
+        **recipe.modules(config, runtime),
     }
 
 
@@ -130,13 +159,19 @@ def init_params(specs: Mapping[str, ModuleSpec], key: Array) -> Params:
     return {name: spec.init(k) for (name, spec), k in zip(specs.items(), keys, strict=True)}
 
 
+def initial_state(config: RetrieverConfig, key: Array) -> Params:
+    """The state a fresh retriever has; {} for most recipes."""
+    return recipe_named(config.recipe).state(config, key)
+
+
 def init_retriever(
     config: RetrieverConfig, key: Array, runtime: Runtime | None = None
 ) -> Retriever:
     """A retriever with freshly drawn parameters; the same key gives the same ones."""
     runtime = runtime or Runtime()
     params = init_params(component_specs(config, runtime), key)
-    return Retriever({**params, "logit_scale": initial_logit_scale()}, {}, config, runtime)
+    state = initial_state(config, key)
+    return Retriever({**params, "logit_scale": initial_logit_scale()}, state, config, runtime)
 
 
 def abstract_retriever(config: RetrieverConfig, runtime: Runtime | None = None) -> Retriever:
@@ -146,7 +181,8 @@ def abstract_retriever(config: RetrieverConfig, runtime: Runtime | None = None) 
         name: spec.abstract() for name, spec in component_specs(config, runtime).items()
     }
     params["logit_scale"] = jax.ShapeDtypeStruct((), jnp.float32)
-    return Retriever(params, {}, config, runtime)
+    state = jax.eval_shape(lambda: initial_state(config, jax.random.key(0)))
+    return Retriever(params, state, config, runtime)
 
 
 def normalised_frames(frames: Array, mask_bf: Array) -> Array:
@@ -159,26 +195,32 @@ def normalised_frames(frames: Array, mask_bf: Array) -> Array:
 # Towers, aggregation and heads compile apart: recipes with equal towers share the work.
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _run_text(spec: ModuleSpec, params: Params, token_ids: Array) -> tuple[Array, Array]:
-    return spec.bind(params)(token_ids)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_text(
+    spec: ModuleSpec, projects: bool, params: Params, token_ids: Array, hide: Array | None
+) -> tuple[Array, Array]:
+    return spec.bind(params)(token_ids, hide, projects)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_vision(
     spec: ModuleSpec, keep_patches: bool, params: Params, frames: Array, mask: Array
-) -> tuple[Array, Array | None]:
-    frames_bfd, patches_bfpd = spec.bind(params)(normalised_frames(frames, mask))
-    return frames_bfd, (patches_bfpd if keep_patches else None)
+) -> VisionFeatures:
+    vision = spec.bind(params)(normalised_frames(frames, mask), mask)
+    return vision if keep_patches else vision._replace(patches=None)
+
+
+def _parts(config: RetrieverConfig, runtime: Runtime, params: Params, state: Params) -> Parts:
+    modules = bind_modules(recipe_named(config.recipe).modules(config, runtime), params)
+    return Parts(config, runtime, modules, params, state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_aggregation(
     config: RetrieverConfig, runtime: Runtime, params: Params, frames_bfd: Array, mask: Array
 ) -> Array:
-    recipe = recipe_named(config.recipe)
-    modules = bind_modules(recipe.modules(config, runtime), params)
-    return recipe.aggregate(config, modules, frames_bfd, mask)
+    parts = _parts(config, runtime, params, {})
+    return recipe_named(config.recipe).aggregate(parts, frames_bfd, mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -187,12 +229,28 @@ def _run_scores(
     runtime: Runtime,
     train: bool,
     params: Params,
+    state: Params,
     text: TextFeatures,
     video: VideoFeatures,
 ) -> dict[str, Array]:
+    parts = _parts(config, runtime, params, state)
+    return recipe_named(config.recipe).scores(parts, text, video, train)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_similarity(
+    config: RetrieverConfig,
+    runtime: Runtime,
+    params: Params,
+    state: Params,
+    text: TextFeatures,
+    video: VideoFeatures,
+) -> Array:
     recipe = recipe_named(config.recipe)
-    modules = bind_modules(recipe.modules(config, runtime), params)
-    return recipe.scores(config, modules, params, text, video, train)
+    parts = _parts(config, runtime, params, state)
+    if recipe.similarity is None:
+        return recipe.scores(parts, text, video, False)["logits_tv"]
+    return recipe.similarity(parts, text, video)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -200,9 +258,11 @@ def _run_loss(
     config: RetrieverConfig,
     runtime: Runtime,
     params: Params,
+    state: Params,
     text: TextFeatures,
     video: VideoFeatures,
-) -> tuple[Array, dict[str, Array]]:
-    recipe = recipe_named(config.recipe)
-    modules = bind_modules(recipe.modules(config, runtime), params)
-    return recipe.loss(config, modules, params, text, video)
+    rng: Array | None,
+    picks: Picks | None,
+) -> tuple[Array, dict[str, Any]]:
+    parts = _parts(config, runtime, params, state)
+    return recipe_named(config.recipe).loss(parts, text, video, rng, picks)

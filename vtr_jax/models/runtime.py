@@ -16,16 +16,24 @@ class Runtime:
         stay float32 whatever it is.
     remat: recompute each Transformer block in the backward pass instead of keeping its
         activations.
+    tile: texts and videos a side of the tiles in which token-wise and gated heads compare them.
+    cross_tile: the same for cross-encoders, which run a Transformer over every pair.
+    Results do not depend on either; memory does.
     """
 
     compute_dtype: str = "float32"
     remat: bool = False
+    tile: int = 64
+    cross_tile: int = 16
 
     def __post_init__(self) -> None:
         if self.compute_dtype not in ("float32", "bfloat16", "float16"):
             raise ValueError(
                 f"compute_dtype: expected float32, bfloat16 or float16, got {self.compute_dtype!r}"
             )
+        for name in ("tile", "cross_tile"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)!r}")
 
     @property
     def dtype(self) -> jnp.dtype:

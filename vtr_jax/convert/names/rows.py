@@ -49,22 +49,22 @@ PREFIXED_CLIP_ROWS: tuple[Row, ...] = (
 AGGREGATION_ROWS: tuple[Row, ...] = (
     Row("frame_position_embeddings.weight", "aggregation/position_embedding"),
     *block_rows("transformerClip.resblocks.{}", "aggregation/transformer/blocks"),
-    Row("lstm_visual.weight_ih_l0", "aggregation/lstm/input/kernel", LINEAR),
-    Row("lstm_visual.weight_hh_l0", "aggregation/lstm/hidden/kernel", LINEAR),
-    Row("lstm_visual.bias_ih_l0", "aggregation/lstm/input/bias"),
-    Row("lstm_visual.bias_hh_l0", "aggregation/lstm/hidden/bias"),
+    Row("lstm_visual.weight_ih_l0", "aggregation/input_kernel", LINEAR),
+    Row("lstm_visual.weight_hh_l0", "aggregation/hidden_kernel", LINEAR),
+    Row("lstm_visual.bias_ih_l0", "aggregation/input_bias"),
+    Row("lstm_visual.bias_hh_l0", "aggregation/hidden_bias"),
 )
 
 # The cross-encoder over one text and the frames of one clip: tightTransf, xti.
 CROSS_ROWS: tuple[Row, ...] = (
     Row("cross.embeddings.position_embeddings.weight", "cross/position_embedding"),
     *block_rows("cross.transformer.resblocks.{}", "cross/transformer/blocks"),
-    Row("cross.pooler.ln_pool.weight", "cross/pooler/norm/scale"),
-    Row("cross.pooler.ln_pool.bias", "cross/pooler/norm/bias"),
-    Row("cross.pooler.dense.weight", "cross/pooler/dense/kernel", LINEAR),
-    Row("cross.pooler.dense.bias", "cross/pooler/dense/bias"),
-    Row("similarity_dense.weight", "cross/similarity/kernel", LINEAR),
-    Row("similarity_dense.bias", "cross/similarity/bias"),
+    Row("cross.pooler.ln_pool.weight", "cross/ln_pool/scale"),
+    Row("cross.pooler.ln_pool.bias", "cross/ln_pool/bias"),
+    Row("cross.pooler.dense.weight", "cross/pooler/kernel", LINEAR),
+    Row("cross.pooler.dense.bias", "cross/pooler/bias"),
+    Row("similarity_dense.weight", "cross/score/kernel", LINEAR),
+    Row("similarity_dense.bias", "cross/score/bias"),
 )
 
 # The weight of every word and frame (wti): alone with wti_arch 1, else numbered by layer.

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from jax import Array
 
-from vtr_jax.models.clip import ClipConfig
+from vtr_jax.models.clip import ClipConfig, VisionTower
+from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.module_spec import ModuleSpec, Params
 from vtr_jax.models.runtime import Runtime
 
-OptionValue = str | int | float | bool | None
+OptionValue = str | int | float | bool | tuple[int, ...] | None
+Options = Mapping[str, OptionValue]
+Picks = tuple[Array, Array]
+Scores = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ class RetrieverConfig:
     options: tuple[tuple[str, OptionValue], ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
 
-    def option(self, name: str) -> OptionValue:
+    def option(self, name: str) -> Any:
         """The value of one option; KeyError for a name the recipe does not have."""
         return dict(self.options)[name]
 
@@ -39,33 +43,67 @@ class RetrieverConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Parts:
+    """A retriever's parts as the functions of its recipe receive them.
+
+    modules: the recipe's own modules, bound to their parameters. params: the parameters outside
+    the towers (logit_scale among them). state: what a training step replaces.
+    """
+
+    config: RetrieverConfig
+    runtime: Runtime
+    modules: dict[str, Any]
+    params: Params
+    state: Params
+
+
+def clip_vision_tower(config: RetrieverConfig, runtime: Runtime) -> ModuleSpec:
+    """CLIP's own vision tower, which all recipes but one use."""
+    return ModuleSpec(VisionTower, config.clip.vision, runtime)
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """One system over the shared parts.
 
-    options: its options with their defaults. sizes(clip, options): the default sizes of its own
-    modules. modules(config, runtime): those modules, by the name of their parameters.
-    aggregate(config, modules, frames_bfd, mask_bf): frame aggregation. scores(config, modules,
-    params, text, video, train): named score matrices; "logits_tv" is what it ranks by.
-    loss(config, modules, params, text, video): loss and terms. check(clip, options): raises
-    ValueError for what is undefined. reads: the features that similarity reads besides the
-    masks; an evaluation keeps no others. keeps_patches: encode_video gives patches. unused:
-    paths of parameters that the original keeps but never reads.
+    options: its options with their defaults. check(clip, options): raises ValueError for what is
+    undefined. sizes(clip, options): the default sizes of its own modules. modules(config,
+    runtime): those modules, by the name of their parameters. aggregate(parts, frames_bfd,
+    mask_bf): frame aggregation. scores(parts, text, video, train): named score matrices [T,V].
+    loss(parts, text, video, rng, picks): loss and terms, "state" among them if it changes.
+    reads(config): the features that similarity reads besides the masks; an evaluation keeps no
+    others. similarity(parts, text, video): what evaluation ranks by; None: logits_tv of the scores.
+    keeps_patches(config): encode_video gives patches. masks_padding: the text tower hides padding
+    tokens. projects_tokens(config): text tokens are in the joint space. draws(config): the loss
+    draws samples. state(config, key): what its state starts as. row_multiple(config): the texts
+    and videos that are compared in one go where that decides the scores, or None.
+    unused(config): paths of parameters that the original keeps but never reads.
+    vision_tower(config, runtime): the tower that reads frames.
     """
 
     name: str
-    options: Mapping[str, OptionValue]
-    check: Callable[[ClipConfig, Mapping[str, OptionValue]], None]
-    sizes: Callable[[ClipConfig, Mapping[str, OptionValue]], dict[str, int]]
+    options: Options
+    check: Callable[[ClipConfig, Options], None]
+    sizes: Callable[[ClipConfig, Options], dict[str, int]]
     modules: Callable[[RetrieverConfig, Runtime], dict[str, ModuleSpec]]
-    aggregate: Callable[[RetrieverConfig, dict[str, Any], Array, Array], Array]
-    scores: Callable[..., dict[str, Array]]
-    loss: Callable[..., tuple[Array, dict[str, Array]]]
-    reads: frozenset[str]
-    keeps_patches: bool = False
+    aggregate: Callable[[Parts, Array, Array], Array]
+    scores: Callable[[Parts, TextFeatures, VideoFeatures, bool], Scores]
+    loss: Callable[
+        [Parts, TextFeatures, VideoFeatures, Array | None, Picks | None], tuple[Array, Params]
+    ]
+    reads: Callable[[RetrieverConfig], frozenset[str]]
+    similarity: Callable[[Parts, TextFeatures, VideoFeatures], Array] | None = None
+    keeps_patches: Callable[[RetrieverConfig], bool] = lambda config: False
+    masks_padding: bool = False
+    projects_tokens: Callable[[RetrieverConfig], bool] = lambda config: True
+    draws: Callable[[RetrieverConfig], bool] = lambda config: False
+    state: Callable[[RetrieverConfig, Array], Params] = lambda config, key: {}
+    row_multiple: Callable[[RetrieverConfig], int | None] = lambda config: None
     unused: Callable[[RetrieverConfig], tuple[str, ...]] = lambda config: ()
+    vision_tower: Callable[[RetrieverConfig, Runtime], ModuleSpec] = clip_vision_tower
 
     def complete_options(
-        self, given: Mapping[str, OptionValue], others: Iterable[str] = ()
+        self, given: Options, others: Iterable[str] = ()
     ) -> dict[str, OptionValue]:
         """Defaults overlaid with what was given.
 
@@ -85,16 +123,27 @@ class Recipe:
     def config(
         self,
         clip: ClipConfig,
-        options: Mapping[str, OptionValue] | None = None,
+        options: Options | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> RetrieverConfig:
         """A checked, complete description; raises ValueError for what cannot be built."""
-        complete = self.complete_options(options or {})
+        given = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in (options or {}).items()
+        }
+        complete = self.complete_options(given)
         self.check(clip, complete)
         all_sizes = {**self.sizes(clip, complete), **(sizes or {})}
         return RetrieverConfig(
             self.name, clip, tuple(sorted(complete.items())), tuple(sorted(all_sizes.items()))
         )
+
+
+def check_choice(option: str, value: OptionValue, choices: Collection[OptionValue]) -> None:
+    """Raise ValueError naming the choices if an option has none of them."""
+    if value not in choices or isinstance(value, bool) != all(isinstance(c, bool) for c in choices):
+        known = ", ".join(str(choice) for choice in choices)
+        raise ValueError(f"{option}: expected one of {known}, got {value!r}")
 
 
 def bind_modules(specs: Mapping[str, ModuleSpec], params: Params) -> dict[str, Any]:
