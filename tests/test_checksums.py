@@ -42,3 +42,4 @@ def test_every_damaged_and_missing_file_is_named(folder):
     assert lines[0] == f"{folder / 'd' / '0'}: missing"
     assert lines[1].startswith(f"{folder / 'a.bin'}: damaged, sha256 is ")
     assert lines[2].startswith(f"{folder}: 2 of 2 files are not as they were written")
+    assert "(d/0, a.bin)" in lines[2]

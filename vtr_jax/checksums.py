@@ -37,24 +37,22 @@ def verify_checksums(folder: str | os.PathLike[str], wanted: Mapping[str, str]) 
     root = Path(folder)
     missing = [name for name in wanted if not (root / name).is_file()]
     found = _sha256_of(root, [name for name in wanted if name not in missing])
-    wrong = [f"{root / name}: missing" for name in missing]
-    wrong += [
-        f"{root / name}: damaged, sha256 is {digest[:16]}..., {wanted[name][:16]}... was written"
-        for name, digest in found.items()
-        if digest != wanted[name]
-    ]
+    wrong = {name: "missing" for name in missing}
+    for name, digest in found.items():
+        if digest != wanted[name]:
+            wrong[name] = f"damaged, sha256 is {digest[:16]}..., {wanted[name][:16]}... was written"
     if wrong:
-        raise ValueError(
-            "\n".join(
-                [
-                    *wrong,
-                    f"{root}: {len(wrong)} of {len(wanted)} files are not as they were "
-                    "written; copy them again from where they are whole, or make them anew",
-                ]
-            )
+        lines = [f"{root / name}: {what}" for name, what in wrong.items()]
+        lines.append(
+            f"{root}: {len(wrong)} of {len(wanted)} files are not as they were written "
+            f"({', '.join(list(wrong)[:3])}); copy them again from where they are whole, or make "
+            "them anew"
         )
+        raise ValueError("\n".join(lines))
 
 
 def _sha256_of(root: Path, names: list[str]) -> dict[str, str]:
     with ThreadPoolExecutor(THREADS) as threads:
-        return dict(zip(names, threads.map(lambda name: file_sha256(root / name), names)))
+        return dict(
+            zip(names, threads.map(lambda name: file_sha256(root / name), names), strict=True)
+        )

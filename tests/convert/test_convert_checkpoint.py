@@ -114,7 +114,7 @@ def test_the_towers_of_a_trained_mean_pooling_retriever_are_a_clip(clip, tiny_re
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (SEQ_TRANSF, "trained retriever; name its recipe .--recipe=clip4clip"),
+        (SEQ_TRANSF, "trained retriever; name its recipe .e.g. --recipe=clip4clip"),
         ({"linear_patch": "3d"}, "w: recipe clip: a 3d patch embedding is CLIP4Clip's"),
     ],
 )
@@ -159,17 +159,22 @@ def test_the_directory_remembers_where_it_comes_from(checkpoint_file, tmp_path):
     source = {"file": "tiny-clip.safetensors", "format": "safetensors", "sha256": sha256}
     assert description["source"] == source
     assert description["assumed"] == list(report.assumed)
-    assert len(report.assumed) == 2
-    assert "activation quick_gelu" in report.assumed[0]
-    assert "1 text heads = width / 64" in report.assumed[1]
+    activation, heads, epsilon, pooling = report.assumed
+    assert activation.startswith("activation quick_gelu")
+    assert heads.startswith("1 text heads = width / 64")
+    assert epsilon.startswith("LayerNorm epsilon 1e-05")
+    assert pooling.startswith("texts pooled at their largest token id")
     assert report.parameters == sum(
         leaf.size for leaf in jax.tree.leaves(vtr_jax.load_retriever(tmp_path / "out").params)
     )
 
 
-def test_an_activation_that_is_given_is_recorded(checkpoint_file, tmp_path):
-    report = convert_checkpoint(checkpoint_file, tmp_path / "out", activation="gelu", **HEADS)
+def test_what_is_given_is_recorded_and_not_called_assumed(checkpoint_file, tmp_path):
+    given = {"activation": "gelu", "layer_norm_eps": 1e-6, "end_of_text_id": 63, **HEADS}
+    report = convert_checkpoint(checkpoint_file, tmp_path / "out", **given)
     assert report.assumed == ()
+    rules = "activation gelu, LayerNorm epsilon 1e-06, texts pooled at their first token 63"
+    assert rules in str(report)
     clip = vtr_jax.load_retriever(tmp_path / "out").config.clip
     assert clip.vision.activation == clip.text.activation == "gelu"
 
@@ -177,12 +182,15 @@ def test_an_activation_that_is_given_is_recorded(checkpoint_file, tmp_path):
 def test_the_report_says_it_in_words(checkpoint_file, tmp_path):
     lines = str(convert_checkpoint(checkpoint_file, tmp_path / "out")).splitlines()
     words = [line.split()[0] for line in lines]
-    assert words[:5] == ["read", "recipe", "vision", "text", "joint"]
-    assert set(words[5:]) == {"note", "assumed"}
+    assert words[:6] == ["read", "recipe", "vision", "text", "joint", "rules"]
+    assert set(words[6:]) == {"note", "assumed"}
     assert "tiny-clip.safetensors" in lines[0]
     assert "2 layers, width 32, 1 heads, patch 8 (2d), 16 pixels" in lines[2]
     assert "3 layers, width 32, 1 heads, 12 tokens, vocabulary 64" in lines[3]
-    assert "vocabulary of 64, the tokeniser has 49408" in lines[5]
+    assert (
+        "activation quick_gelu, LayerNorm epsilon 1e-05, texts pooled at their largest" in lines[5]
+    )
+    assert "vocabulary of 64, the tokeniser has 49408" in lines[6]
 
 
 def huggingface_folder(folder, tensors, **text):
@@ -214,6 +222,7 @@ def test_the_old_end_of_text_rule_of_huggingface(clip_dict, tmp_path):
     folder = huggingface_folder(tmp_path / "hf", clip_dict, eos_token_id=2)
     report = convert_checkpoint(folder, tmp_path / "out")
     assert report.config.clip.text.end_of_text_id is None
+    assert report.assumed == ()
 
 
 @pytest.mark.parametrize(

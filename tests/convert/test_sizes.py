@@ -78,7 +78,7 @@ def test_resnets_are_refused_by_name(prefix, found):
 
 def test_a_trained_retriever_is_told_to_name_its_recipe(torch_writer):
     shapes = {**shapes_of(torch_writer, prefix="clip."), "similarity_dense.weight": (1, 512)}
-    with pytest.raises(ValueError, match="name its recipe .--recipe=clip4clip"):
+    with pytest.raises(ValueError, match="name its recipe .e.g. --recipe=clip4clip"):
         infer_clip_config(shapes, "", "model.bin")
 
 

@@ -12,6 +12,9 @@ from vtr_jax.models.recipes import Recipe
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+# CLIP's image projection, and InternVideo's.
+PROJECTIONS = ("visual.proj", "visual_proj")
+
 TOWER_OPTIONS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
 
 
@@ -29,7 +32,7 @@ def split_options(
 
 
 def _refuse_other_towers(shapes: Shapes, prefix: str, what: str) -> None:
-    if f"{prefix}visual.proj" in shapes:
+    if any(f"{prefix}{name}" in shapes for name in PROJECTIONS):
         return
     if any(name.startswith(("visual.layer1.", "clip.visual.layer1.")) for name in shapes):
         raise ValueError(
@@ -39,7 +42,7 @@ def _refuse_other_towers(shapes: Shapes, prefix: str, what: str) -> None:
     if not prefix and "clip.visual.proj" in shapes:
         raise ValueError(
             f"{what}: CLIP lies under 'clip.' beside other parameters, so this is a trained "
-            "retriever; name its recipe (--recipe=clip4clip)"
+            "retriever; name its recipe (e.g. --recipe=clip4clip)"
         )
     raise ValueError(
         f"{what}: not a CLIP with a Vision Transformer: no {prefix}visual.proj among its "
@@ -71,7 +74,9 @@ def infer_clip_config(
     Raises ValueError for a ResNet, another architecture, missing names, or values that cannot be.
     """
     _refuse_other_towers(shapes, prefix, what)
-    width, _, _, patch = _shape(shapes, f"{prefix}visual.conv1.weight", 4, what)
+    # InternVideo's patch embedding is a 3-D convolution over one frame at a time.
+    axes = 5 if f"{prefix}visual_proj" in shapes else 4
+    width, *_, patch = _shape(shapes, f"{prefix}visual.conv1.weight", axes, what)
     positions, _ = _shape(shapes, f"{prefix}visual.positional_embedding", 2, what)
     text_width, embed_dim = _shape(shapes, f"{prefix}text_projection", 2, what)
     context_length, _ = _shape(shapes, f"{prefix}positional_embedding", 2, what)
