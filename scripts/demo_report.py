@@ -29,7 +29,6 @@ from vtr_jax.training.run_log import read_log
 SETTINGS = EvaluationSettings(max_words=24, max_frames=5, batch_size=50)
 SHOWN_QUERIES, SHOWN_CLIPS = 12, 4
 DIRECTION = "own clip or its reverse (chance 50)"
-HEADS = {"meanP": "mean pooling over frames", "seqTransf": "a Transformer over frames"}
 
 INTRODUCTION = """\
 Two retrievers learned, from nothing, to find videos by what is said about them. Both are \
@@ -42,7 +41,8 @@ occurred in training: R@K is the percentage of queries whose own clip (or captio
 first K found (guessing gives R@1 {chance:.1f}), MdR and MnR are the median and mean rank.
 
 The row “{direction}” asks for what only order tells: of two clips that differ in nothing but \
-the direction of time, does a caption prefer its own? {pairs} captions were asked.{remark}"""
+the direction of time, does a caption prefer its own? {pairs} captions were asked. The strips \
+below show what seqTransf found for {queries} of the captions.{remark}"""
 SHORT_REMARK = (
     "\n\nThis is the short form: it trains for a few steps only, to show every stage. Its scores "
     "are near guessing; bash scripts/demo.sh trains in full."
@@ -149,6 +149,7 @@ def write_demo_report(
             chance=100 / len(test.clips),
             direction=DIRECTION,
             pairs=heads["seqTransf"].results[DIRECTION]["queries"],
+            queries=SHOWN_QUERIES,
             remark=SHORT_REMARK if short else "",
         ),
         protocol=shared_text({name: head.card for name, head in heads.items()}),

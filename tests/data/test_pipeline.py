@@ -16,7 +16,6 @@ from vtr_jax.data.frame_store.source import ClipJob
 from vtr_jax.data.pipeline import (
     caption_batches,
     clip_batches,
-    prepare_tokens,
     training_batches,
 )
 from vtr_jax.data.text import tokenize
@@ -26,7 +25,7 @@ OPTIONS = {"batch_size": 4, "max_frames": 3, "seed": 11}
 
 @pytest.fixture(scope="module")
 def tokens(whole_split):
-    return prepare_tokens(whole_split, 8)
+    return tokenize(whole_split.captions, 8)
 
 
 def take(batches, count):
@@ -180,7 +179,7 @@ def test_a_split_may_order_clips_differently_from_the_store(store, split_of_file
     (batch,) = clip_batches(store, split, 3, 9)
     assert batch["frame_mask"].sum(1).tolist() == [1, 2, 9]
     batches = training_batches(
-        store, split, prepare_tokens(split), batch_size=3, max_frames=9, seed=0
+        store, split, tokenize(split.captions), batch_size=3, max_frames=9, seed=0
     )
     batch = next(batches)
     counts = [[1, 2, 9][clip] for clip in batch["clip_index"]]
@@ -201,7 +200,7 @@ def test_every_caption_in_order_the_last_batch_filled_up(whole_split, tokens):
 def test_missing_clips_are_refused_at_the_start(store, split_of_files):
     split = split_of_files(["clip0.mp4", "new.mp4"])
     with pytest.raises(ValueError, match="1 of the 2 clips of toy train .*: new"):
-        training_batches(store, split, prepare_tokens(split), batch_size=1, max_frames=3, seed=0)
+        training_batches(store, split, tokenize(split.captions), batch_size=1, max_frames=3, seed=0)
     with pytest.raises(ValueError, match="1 of the 2 clips of toy train .*: new"):
         clip_batches(store, split, 2, 3)
 
@@ -279,7 +278,7 @@ def test_a_record_that_is_damaged_is_named(store_with_a_bad_image, split_of_file
     shard.write_bytes(content)
     split = split_of_files(["clip3.mp4"])
     batches = training_batches(
-        store, split, prepare_tokens(split), batch_size=1, max_frames=3, seed=0
+        store, split, tokenize(split.captions), batch_size=1, max_frames=3, seed=0
     )
     with pytest.raises(DamagedStore, match=r"tfrecord-00000-of-00001: record of clip 'clip3'"):
         next(batches)

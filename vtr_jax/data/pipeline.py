@@ -1,7 +1,7 @@
 """From a frame store to batches of NumPy arrays: decoding runs ahead, in TensorFlow's threads.
 
     store = FrameStore.open("stores/msrvtt")
-    tokens = prepare_tokens(split, max_words=32)
+    tokens = tokenize(split.captions, max_words=32)
     for batch in training_batches(store, split, tokens, batch_size=128, max_frames=12, seed=0):
         ...
 
@@ -22,15 +22,9 @@ from vtr_jax.data.frame_choice import UNIFORM
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_stream import FrameChoice, FrameStream, Visit
 from vtr_jax.data.split import Split
-from vtr_jax.data.text import tokenize
 
 Batch = dict[str, np.ndarray]
 Tokens = tuple[np.ndarray, np.ndarray]
-
-
-def prepare_tokens(split: Split, max_words: int = 32) -> Tokens:
-    """Tokenises all captions of a split, once for a whole run: ids and mask, int32 [C,L] each."""
-    return tokenize(split.captions, max_words)
 
 
 class TrainingBatches:
@@ -91,8 +85,8 @@ def training_batches(
 
     Without stop_step they never end.
 
-    tokens: `prepare_tokens` of the same split. batch_size: pairs of the global batch, of which a
-    process gets its contiguous share, [batch_size / process_count] rows. caption_mode and
+    tokens: `tokenize` of the same split's captions. batch_size: pairs of the global batch, of
+    which a process gets its contiguous share, [batch_size / process_count] rows. caption_mode and
     allow_repeated_clips: see BatchPlan.of. num_threads: decoding threads, by default one a core.
 
     Raises ValueError where clips of the split are not in the store, tokens are of another split, or

@@ -18,6 +18,7 @@ from vtr_jax.evaluation.evaluate import (
 )
 from vtr_jax.evaluation.report import format_report, write_report
 from vtr_jax.sharding import make_mesh
+from vtr_jax.training.run_record import RUN_FILE
 
 TRAINED_SETTINGS = {
     "max_words": "max_words",
@@ -59,7 +60,7 @@ def _trained_settings(run_file: Path) -> dict[str, Any]:
 
 
 def _settings(request: EvaluationRequest) -> EvaluationSettings:
-    trained = _trained_settings(Path(request.checkpoint) / "run.json")
+    trained = _trained_settings(Path(request.checkpoint) / RUN_FILE)
     values = {
         ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained
     }

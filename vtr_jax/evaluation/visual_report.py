@@ -116,8 +116,9 @@ def _page(
 ) -> str:
     parts = [
         f"<header><h1>{html.escape(title)}</h1>",
+        '<div class="introduction">',
         *(f"<p>{html.escape(text)}</p>" for text in introduction.split("\n\n") if text),
-        "</header>",
+        "</div></header>",
         f"<section><h2>Scores</h2>{_score_table(runs)}</section>",
         '<section><h2>Training</h2><figure><img src="curves.png" '
         'alt="training loss and recall over steps"></figure></section>',
@@ -148,11 +149,14 @@ def _score_table(runs: Mapping[str, Run]) -> str:
     columns = list(dict.fromkeys(name for _, _, scores in rows for name in scores))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     lines = []
+    before = None
     for run, row, scores in rows:
         rivals = [other for _, other_row, other in rows if other_row == row]
         cells = "".join(_score_cell(name, scores, rivals) for name in columns)
-        label = html.escape(DIRECTIONS.get(row, row))
-        lines.append(f"<tr><th>{label}</th><th>{html.escape(run)}</th>{cells}</tr>")
+        label = html.escape(DIRECTIONS.get(row, row)) if row != before else ""
+        first = ' class="first"' if row != before else ""
+        before = row
+        lines.append(f"<tr{first}><th>{label}</th><th>{html.escape(run)}</th>{cells}</tr>")
     return f"<table><thead><tr><th></th><th></th>{head}</tr></thead>{''.join(lines)}</table>"
 
 
@@ -172,7 +176,8 @@ body {{ margin: 0; background: #f6f7f9; color: {INK};
 main {{ max-width: 1040px; margin: 0 auto; padding: 40px 20px 80px; }}
 h1 {{ font-size: 30px; margin: 0 0 8px; letter-spacing: -0.01em; }}
 h2 {{ font-size: 19px; margin: 44px 0 12px; }}
-p {{ color: {QUIET}; margin: 0 0 16px; max-width: 72ch; }}
+p {{ color: {QUIET}; margin: 0 0 14px; }}
+.introduction {{ columns: 2 420px; column-gap: 40px; }}
 figure, table, pre {{ background: #fff; border: 1px solid {LINES}; border-radius: 10px; }}
 figure {{ margin: 0 0 16px; padding: 12px; }}
 .queries {{ display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }}
@@ -182,8 +187,9 @@ figure {{ margin: 0 0 16px; padding: 12px; }}
 img {{ display: block; width: 100%; height: auto; }}
 table {{ border-collapse: separate; border-spacing: 0; width: 100%; padding: 8px 14px;
   font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 7px 10px; text-align: right; border-top: 1px solid {LINES}; }}
-thead th {{ border-top: 0; color: {QUIET}; font-weight: 500; font-size: 14px; }}
+th, td {{ padding: 6px 10px; text-align: right; }}
+tr.first > * {{ border-top: 1px solid {LINES}; }}
+thead th {{ color: {QUIET}; font-weight: 500; font-size: 14px; }}
 tr > th:nth-child(-n+2) {{ text-align: left; }}
 tr > th:nth-child(2) {{ font-weight: 400; }}
 td.best {{ font-weight: 700; }}
