@@ -17,6 +17,13 @@ Told = tuple[dict[str, Any], dict[str, int]]
 NO_AGGREGATION = ("none", "None", "meanP")
 
 
+class OneOf(tuple[str, ...]):
+    """Values of an option that the names fit alike, so that one has to be said."""
+
+    def __str__(self) -> str:
+        return " or ".join(self)
+
+
 def told_aggregation(shapes: Shapes, none: str = "none") -> tuple[str, dict[str, int]]:
     """Which frame aggregation the names belong to, and its sizes.
 
@@ -44,6 +51,16 @@ def told_cross(shapes: Shapes) -> dict[str, int]:
     return {"cross_layers": layers} | ({"cross_positions": positions[0]} if positions else {})
 
 
+def told_token_weights(shapes: Shapes) -> int:
+    """Layers of the heads that weigh words and frames (wti_arch), 0 where there are none.
+
+    A single layer has no index; of several, every other index is an activation.
+    """
+    if "text_weight_fc.weight" in shapes:
+        return 1
+    return count_layers(shapes, "text_weight_fc.")
+
+
 def _clip4clip(shapes: Shapes) -> Told:
     options: dict[str, Any] = {"linear_patch": "2d"}
     if "clip.visual.conv2.weight" in shapes:
@@ -55,8 +72,57 @@ def _clip4clip(shapes: Shapes) -> Told:
     return {**options, "sim_header": header}, sizes
 
 
+def _internvideo(shapes: Shapes) -> Told:
+    layers = told_token_weights(shapes)
+    options = {"interaction": "wti", "wti_arch": layers} if layers else {"wti_arch": 0}
+    blocks = count_layers(shapes, "clip.visual.transformer.dec.")
+    return options, {"temporal_blocks": blocks} if blocks else {}
+
+
+def _token_wise(shapes: Shapes) -> tuple[dict[str, Any], dict[str, int]]:
+    """Options and sizes that DRL and BackBone_tvr share."""
+    aggregation, sizes = told_aggregation(shapes, none="None")
+    three_d = "clip.visual.conv2.weight" in shapes
+    return {"agg_module": aggregation, "linear_patch": "3d" if three_d else "2d"}, sizes
+
+
+def told_wti_arch(shapes: Shapes) -> int | None:
+    """How many layers weigh a word (wti_arch); None where nothing does."""
+    last_layers = {".weight": 1, ".4.weight": 3, ".2.weight": 2}
+    for suffix, arch in last_layers.items():
+        if f"text_weight_fc{suffix}" in shapes:
+            return arch
+    return None
+
+
+def _drl(shapes: Shapes) -> Told:
+    options, sizes = _token_wise(shapes)
+    cross, arch = told_cross(shapes), told_wti_arch(shapes)
+    if cross:
+        return {**options, "interaction": "xti"}, {**sizes, **cross}
+    if arch:
+        return {**options, "interaction": "wti", "wti_arch": arch}, sizes
+    if "similarity_dense.0.weight" in shapes:
+        return {**options, "interaction": "mlp"}, sizes
+    return {**options, "interaction": OneOf(("dp", "ti"))}, sizes
+
+
+def _eercf(shapes: Shapes) -> Told:
+    _, sizes = told_aggregation(shapes)
+    three_d = "clip.visual.conv2.weight" in shapes
+    frames = shapes.get("frame_logit_weight")
+    return (
+        {"linear_patch": "3d" if three_d else "2d"},
+        sizes | ({"max_frames": frames[0]} if frames else {}),
+    )
+
+
 TOLD: dict[str, Callable[[Shapes], Told]] = {
+    "backbone_tvr": _token_wise,
     "clip4clip": _clip4clip,
+    "drl": _drl,
+    "eercf": _eercf,
+    "internvideo": _internvideo,
 }
 
 
@@ -70,4 +136,6 @@ def told_by_names(recipe: str, shapes: Shapes) -> Told:
 
 def contradicts(told: Any, given: Any) -> bool:
     """Whether the value of an option is another than the one that the names tell."""
+    if isinstance(told, OneOf):
+        return given not in told
     return told != given and not (told in NO_AGGREGATION and given in NO_AGGREGATION)

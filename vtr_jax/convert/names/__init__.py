@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from vtr_jax.convert.names.clip import CLIP_NAMES
 from vtr_jax.convert.names.clip4clip import CLIP4CLIP_NAMES
+from vtr_jax.convert.names.eercf import EERCF_NAMES
+from vtr_jax.convert.names.internvideo import INTERNVIDEO_NAMES
 from vtr_jax.convert.names.row import NameTable
 
-NAME_TABLES: dict[str, NameTable] = {"clip": CLIP_NAMES, "clip4clip": CLIP4CLIP_NAMES}
+NAME_TABLES: dict[str, NameTable] = {
+    "clip": CLIP_NAMES,
+    "clip4clip": CLIP4CLIP_NAMES,
+    "eercf": EERCF_NAMES,
+    "internvideo": INTERNVIDEO_NAMES,
+}
 
 __all__ = ["NAME_TABLES", "NameTable"]

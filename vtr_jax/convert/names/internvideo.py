@@ -6,9 +6,9 @@ from vtr_jax.convert.names.row import block_rows
 from vtr_jax.convert.names.rows import (
     CLIP_ROWS,
     CONV3D,
-    LINEAR,
     PREFIX,
     PREFIXED_SCALARS,
+    TOKEN_WEIGHT_ROWS,
     NameTable,
     Row,
 )
@@ -42,7 +42,7 @@ _TEMPORAL_ROWS: tuple[Row, ...] = (
 )
 
 INTERNVIDEO_NAMES = NameTable(
-    rows=tuple(row.prefixed(PREFIX) for row in (*_TOWER_ROWS, *_TEMPORAL_ROWS)),
+    rows=tuple(row.prefixed(PREFIX) for row in (*_TOWER_ROWS, *_TEMPORAL_ROWS)) + TOKEN_WEIGHT_ROWS,
     clip_prefix=PREFIX,
     ignored=PREFIXED_SCALARS,
 )
