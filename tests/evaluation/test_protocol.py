@@ -8,7 +8,7 @@ import json
 import pytest
 
 from vtr_jax.data.split import Split, VideoClip
-from vtr_jax.evaluation.protocol import ProtocolCard
+from vtr_jax.evaluation.protocol import ProtocolCard, shared_text
 
 SETTINGS = {
     "clips_skipped": 1,
@@ -94,3 +94,20 @@ def test_a_split_without_captions_has_no_card():
     empty = Split("msrvtt", "test", (VideoClip("a", "a.mp4"),), (), [])
     with pytest.raises(ValueError, match="msrvtt test: a split without captions"):
         ProtocolCard.of_split(empty, **SETTINGS)
+
+
+def test_cards_of_several_retrievers_say_once_what_they_share():
+    one, two = make_card(), make_card(checkpoint_sha256="d" * 64)
+    text = shared_text({"meanP": one, "seqTransf": two})
+    assert text.count("msrvtt") == 1
+    lines = [line.split() for line in text.splitlines()]
+    assert ["checkpoint", "sha256", "meanP:", "c" * 64] in lines
+    assert ["seqTransf:", "d" * 64] in lines
+    assert shared_text({"meanP": one, "again": one}) == one.text()
+
+
+def test_long_values_go_on_in_the_next_line():
+    software = {f"package{number}": "1.2.3" for number in range(20)}
+    text = make_card(software=software).text()
+    assert max(map(len, text.splitlines())) <= 110
+    assert all(name in text for name in software)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from vtr_jax.evaluation import charts
 from vtr_jax.evaluation.charts import RIGHT, Hit, draw_curves, draw_query, draw_ranks
 from vtr_jax.evaluation.visual_report import write_visual_report
 
@@ -50,14 +51,18 @@ def test_page_shows_scores_pictures_and_queries(tmp_path):
         title="Moving shapes & more",
         runs={"meanP": make_run(40.0), "seqTransf": make_run(60.0)},
         queries=queries,
-        introduction="Two heads.",
+        introduction="Two heads.\n\nSecond.",
         protocol="frames  9",
     )
     text = page.read_text(encoding="utf-8")
     named = re.findall(r'src="([^"]+)"', text)
     assert named == ["curves.png", "ranks.png", "query_01.png", "query_02.png"]
     assert all((page.parent / name).stat().st_size > 1000 for name in named)
-    assert "Moving shapes &amp; more" in text and "Two heads." in text and "frames  9" in text
+    assert (
+        "Moving shapes &amp; more" in text
+        and "<p>Two heads.</p>\n<p>Second.</p>" in text
+        and "frames  9" in text
+    )
     shown = html.unescape(text)
     assert "a <small> red circle moves right: matching clip found at place 2" in shown
     assert "nothing found: matching clip not among the first 3" in shown
@@ -70,6 +75,63 @@ def test_only_the_match_is_framed_in_green(tmp_path):
     draw_query(tmp_path / "missed.png", "a caption", make_hits(None))
     assert green_share(tmp_path / "found.png") > 0.005
     assert green_share(tmp_path / "missed.png") == 0
+
+
+def test_a_missed_clip_is_shown_last_with_its_place(tmp_path):
+    hits = make_hits(None, 2)
+    missed = hits[1]._replace(is_right=True, place=23)
+    page = write_visual_report(
+        tmp_path,
+        title="t",
+        runs={"one": make_run(50.0)},
+        queries=[{"caption": "a", "top": [hits[0], missed]}],
+    )
+    assert "a: matching clip found at place 23" in page.read_text()
+    assert green_share(tmp_path / "query_01.png") > 0.005
+
+
+def test_strips_of_few_frames_stand_side_by_side(tmp_path):
+    frames = np.full((9, 32, 32, 3), 90, np.uint8)
+    few, many = make_hits(0), [hit._replace(frames=frames) for hit in make_hits(0)]
+    page = write_visual_report(
+        tmp_path,
+        title="t",
+        runs={"one": make_run(50.0)},
+        queries=[{"caption": "few", "top": few}, {"caption": "many", "top": many}],
+    )
+    assert re.findall(r'class="(narrow|wide)"><img src="query', page.read_text()) == [
+        "narrow",
+        "wide",
+    ]
+    for name in ("query_01.png", "query_02.png"):
+        picture = pixels(tmp_path / name)
+        inked = np.flatnonzero((picture < 250).any(axis=(0, 2)))
+        assert inked[-1] > 0.9 * picture.shape[1], f"{name} is blank on its right"
+
+
+def test_rows_of_the_table_stand_by_measure(tmp_path):
+    runs = {name: make_run(50.0) for name in ("one", "two")}
+    for number, run in enumerate(runs.values()):
+        run["results"] = run["results"] | {"pairs": {"R@1": 50.0 + number}}
+    page = write_visual_report(tmp_path, title="t", runs=runs, queries=[])
+    rows = re.findall(r"<th>([^<]*)</th><th>(one|two)</th>", page.read_text())
+    assert rows == [("text to video", "one"), ("", "two"), ("pairs", "one"), ("", "two")]
+
+
+def test_chance_is_drawn_and_steps_are_whole(tmp_path):
+    history = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
+    recalls = [{"step": 1, "R@1": 2.0, "R@5": 4.0}, {"step": 3, "R@1": 9.0, "R@5": 20.0}]
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "_save", lambda figure, path: figures.append(figure))
+        draw_curves(tmp_path / "c.png", {"a": history}, {"a": recalls}, {"R@1": 2.5, "R@5": 12.5})
+    loss_axes, recall_axes = figures[0].axes
+    drawn = [line.get_ydata() for line in recall_axes.lines]
+    assert any(np.array_equal(y, [2.5, 2.5]) for y in drawn)
+    labels = [text.get_text() for text in recall_axes.get_legend().get_texts()]
+    assert labels[-2:] == ["chance R@1", "chance R@5"]
+    for axes in (loss_axes, recall_axes):
+        assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def test_pictures_of_an_earlier_report_go(tmp_path):
