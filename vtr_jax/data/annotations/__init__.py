@@ -1,6 +1,7 @@
 """Annotation files to splits: one reader a data set, found by name.
 
 split = read_split("msrvtt", "annotations/msrvtt", "train", train_list="9k")
+available_splits("msrvtt", "annotations/msrvtt")     # ("train", "test")
 """
 
 from __future__ import annotations
@@ -10,9 +11,19 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from vtr_jax.data.annotations.choices import SPLIT_NAMES, MissingSplit, check_choice, nearest
 from vtr_jax.data.annotations.msrvtt import read_msrvtt
-from vtr_jax.data.annotations.table import read_table
+from vtr_jax.data.annotations.table import read_table, table_splits
 from vtr_jax.data.split import Split
+
+__all__ = [
+    "READERS",
+    "MissingSplit",
+    "available_splits",
+    "read_available_splits",
+    "read_split",
+    "reader_options",
+]
 
 READERS: dict[str, Callable[..., Split]] = {"msrvtt": read_msrvtt, "table": read_table}
 
@@ -23,21 +34,70 @@ def read_split(
     """Read one split of a data set.
 
     Args:
-        dataset: "msrvtt", or "table" for a CSV or JSONL file of one's own.
-        annotations: the folder (msrvtt) or file (table) with the annotations.
+        dataset: a key of READERS; "table" is a CSV or JSONL file of one's own.
+        annotations: the folder with the data set's annotation files, or the table.
         split: "train", "val", "test", or a name of the table's own.
         **options: those of the data set's reader.
 
     Raises:
+        MissingSplit (a ValueError): these annotations do not have the split.
         ValueError: unknown data set, option or split, or what the reader refuses.
-        FileNotFoundError: an annotation file is missing.
+        FileNotFoundError: the annotations, or a file named in an option, are not there.
     """
-    if dataset not in READERS:
-        raise ValueError(f"dataset is {dataset!r}, expected one of {', '.join(sorted(READERS))}")
-    parameters = inspect.signature(READERS[dataset]).parameters.values()
-    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        names = ", ".join(known) or "none"
-        raise ValueError(f"{dataset} has no option {', '.join(unknown)}; its options: {names}")
+    _check_options(dataset, options)
     return READERS[dataset](annotations, split, **options)
+
+
+def read_available_splits(
+    dataset: str, annotations: str | os.PathLike[str], **options: Any
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """Read every split that these annotations have.
+
+    Returns:
+        the splits by name, and why each of the others does not exist, by name.
+
+    Raises:
+        MissingSplit: there is not one.
+        ValueError, FileNotFoundError: as read_split.
+    """
+    _check_options(dataset, options)
+    names = table_splits(annotations) if dataset == "table" else SPLIT_NAMES
+    splits: dict[str, Split] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        try:
+            splits[name] = READERS[dataset](annotations, name, **options)
+        except MissingSplit as reason:
+            missing[name] = str(reason)
+    if not splits:
+        reasons = "\n  ".join(missing.values())
+        raise MissingSplit(f"{annotations}: no split of {dataset} is there\n  {reasons}")
+    return splits, missing
+
+
+def available_splits(
+    dataset: str, annotations: str | os.PathLike[str], **options: Any
+) -> tuple[str, ...]:
+    """Names of the splits that these annotations have, in the order train, val, test.
+
+    A table's are those of its column `split`, or "all". Raises as read_available_splits.
+    """
+    return tuple(read_available_splits(dataset, annotations, **options)[0])
+
+
+def reader_options(dataset: str) -> tuple[str, ...]:
+    """Names of the options that the data set's reader takes; ValueError for an unknown data set."""
+    check_choice("dataset", dataset, sorted(READERS))
+    parameters = inspect.signature(READERS[dataset]).parameters.values()
+    return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+
+
+def _check_options(dataset: str, options: dict[str, Any]) -> None:
+    known = reader_options(dataset)
+    unknown = [name for name in sorted(options) if name not in known]
+    if unknown:
+        hint = nearest(unknown[0], known)
+        names = ", ".join(known) or "none"
+        raise ValueError(
+            f"{dataset} has no option {', '.join(unknown)}; its options: {names}{hint}"
+        )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vtr_jax.data.annotations.choices import MissingSplit, nearest
 from vtr_jax.data.annotations.rows import BadRow, Row, read_csv, read_jsonl, refuse_bad_rows
 from vtr_jax.data.split import Split, VideoClip, clip_name
 
@@ -43,8 +44,9 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not as expected, has bad rows (all counted, ten listed with their
-            lines), or has no rows of this split (the message lists those it has).
+        ValueError: the file is not as expected, or has bad rows (all counted, ten listed with
+            their lines).
+        MissingSplit: it has no rows of this split (the message lists those it has).
     """
     rows, bad = _read_rows(path)
     if not rows:
@@ -52,7 +54,7 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
         raise ValueError(f"{path}: no rows, expected one for each caption")
     has_splits = any("split" in row.cells for row in rows)
     if not has_splits and split != EVERY_ROW:
-        raise ValueError(
+        raise MissingSplit(
             f"{path}: no column 'split', so nothing belongs to split {split!r}; add the column, or "
             f"ask for split {EVERY_ROW!r} to take every row"
         )
@@ -61,7 +63,8 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
     if not chosen:
         counts = Counter(entry.split for entry in entries)
         existing = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
-        raise ValueError(f"{path}: no rows of split {split!r}; there are: {existing}")
+        hint = nearest(split, counts)
+        raise MissingSplit(f"{path}: no rows of split {split!r}; there are: {existing}{hint}")
     clips = tuple(dict.fromkeys(entry.clip for entry in chosen))
     index_of = {clip: index for index, clip in enumerate(clips)}
     return Split(
@@ -71,6 +74,19 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
         captions=tuple(entry.caption for entry in chosen),
         caption_clip=np.array([index_of[entry.clip] for entry in chosen], np.int32),
     )
+
+
+def table_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names in the column `split` in the order they first occur; "all" without that column.
+
+    Raises FileNotFoundError and ValueError as read_table, except that rows without a split are
+    passed over.
+    """
+    rows, _ = _read_rows(path)
+    if not any("split" in row.cells for row in rows):
+        return (EVERY_ROW,)
+    names = (row.cells.get("split") for row in rows)
+    return tuple(dict.fromkeys(n.strip() for n in names if isinstance(n, str) and n.strip()))
 
 
 def _read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:

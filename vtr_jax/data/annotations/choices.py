@@ -1,0 +1,54 @@
+"""What a reader can be asked for: splits, lists, systems; and what it says to anything else."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+# Whose way of reading a data set; readers say what differs, and treat the others alike.
+SYSTEMS = (
+    *("clip4clip", "drl", "emcl", "hbi", "backbone_tvr"),
+    *("eercf", "xpool", "cap4video", "internvideo"),
+)
+SPLIT_NAMES = ("train", "val", "test")
+
+
+class MissingSplit(ValueError):
+    """These annotations do not have the split that was asked for; the message says why."""
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Raise a ValueError that lists what is known, and the nearest of it, unless `value` is."""
+    names = [str(each) for each in known]
+    if value not in names:
+        expected = ", ".join(names)
+        raise ValueError(f"{name} is {value!r}, expected one of {expected}{nearest(value, names)}")
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """'; did you mean X?' where a known name is close to `value`, else nothing."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(value).lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+
+
+def check_folder(folder: Path, holding: str) -> None:
+    """Raise FileNotFoundError unless `folder` is one; `holding` says what it should hold."""
+    if folder.is_dir():
+        return
+    what = "a file" if folder.exists() else "no such folder"
+    raise FileNotFoundError(f"{folder}: {what}, expected the folder with {holding}")
+
+
+def find_annotation(folder: Path, names: Iterable[str], split: str) -> Path:
+    """The first of `names` that is a file in `folder`.
+
+    Raises MissingSplit, saying what was looked for, where there is none.
+    """
+    names = list(names)
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    looked_for = " or ".join(names)
+    raise MissingSplit(f"split {split!r} needs {looked_for}: no such annotation file in {folder}")
