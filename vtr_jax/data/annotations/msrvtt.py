@@ -143,9 +143,10 @@ def _has_captions(data: Any) -> bool:
 
 
 def _pair(path: Path, place: int, sentence: Any) -> tuple[str, str]:
-    pair = (sentence.get("video_id"), sentence.get("caption")) if isinstance(sentence, dict) else ()
-    if len(pair) == 2 and all(isinstance(text, str) for text in pair):
-        return pair[0], pair[1]
+    cells = sentence if isinstance(sentence, dict) else {}
+    video_id, caption = cells.get("video_id"), cells.get("caption")
+    if isinstance(video_id, str) and isinstance(caption, str):
+        return video_id, caption
     raise ValueError(
         f"{path}: sentences[{place}] is {str(sentence)[:80]}, expected an object with the texts "
         "'video_id' and 'caption'"
