@@ -301,7 +301,9 @@ def test_unknown_names(folder):
         read_msrvtt(folder, "dev")
     with pytest.raises(ValueError, match="train_list is '8k', expected one of 9k, 7k, full, 1k-B"):
         read_msrvtt(folder, "train", train_list="8k")
-    with pytest.raises(ValueError, match="test_list is '1k-C', expected one of 1k-A, full.*mean 1k-B"):
+    with pytest.raises(
+        ValueError, match="test_list is '1k-C', expected one of 1k-A, full.*mean 1k-B"
+    ):
         read_msrvtt(folder, "test", test_list="1k-C")
 
 
