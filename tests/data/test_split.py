@@ -196,6 +196,36 @@ def test_absolute_paths_and_linked_folders(tmp_path):
     assert missing["gone"].endswith("gone.mp4: no such file")
 
 
+def test_other_names_count_after_the_own_one(tmp_path):
+    for name in ("v_a.mp4", "a.mp4", "deep/b.mkv", "deep/dot.", "x/d.mp4", "y/d.mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    split = make_split(
+        *(VideoClip(name, f"v_{name}.mp4", other_names=(f"{name}.mp4",)) for name in "abcd"),
+        VideoClip("dot.", "dot.", other_names=("dot.mp4",)),
+    )
+    found, missing = find_video_files(split, tmp_path)
+    assert {clip: str(path.relative_to(tmp_path)) for clip, path in found.items()} == {
+        "a": "v_a.mp4",
+        "b": "deep/b.mkv",
+        "dot.": "deep/dot.",
+    }
+    assert missing["c"].startswith("v_c.mp4, or c.mp4: not in")
+    assert "2 files in" in missing["d"] and "x/d.mp4, y/d.mp4" in missing["d"]
+
+
+def test_other_names_are_no_part_of_what_a_clip_is():
+    plain = VideoClip("a", "v_a.mp4")
+    other = VideoClip("a", "v_a.mp4", other_names=("a.mp4",))
+    assert plain == other and hash(plain) == hash(other)
+
+
+def test_notes_stay_with_what_is_kept_and_out_of_the_hash(mixed):
+    noted = dataclasses.replace(mixed, notes=("2 left out",))
+    assert noted.restrict(["a"]).notes == ("2 left out",)
+    assert noted.sha256() == mixed.sha256()
+
+
 def test_videos_folder_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.*no such folder"):
         find_video_files(files("a.mp4"), tmp_path / "nowhere")
@@ -215,11 +245,11 @@ def test_read_split_finds_the_reader(tmp_path):
 
 
 def test_read_split_refuses_unknown_names(tmp_path):
-    with pytest.raises(ValueError, match="dataset is 'msrvt', expected one of msrvtt, table"):
+    with pytest.raises(ValueError, match="dataset is 'msrvt', expected one of .*mean msrvtt"):
         read_split("msrvt", tmp_path, "train")
     with pytest.raises(
         ValueError,
-        match="msrvtt has no option trainlist; its options: train_list, test_list, data_file",
+        match="msrvtt has no option trainlist; its options: train_list, test_list, .*train_list",
     ):
         read_split("msrvtt", tmp_path, "train", trainlist="9k")
     with pytest.raises(ValueError, match="table has no option x; its options: none"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -29,12 +30,14 @@ class VideoClip:
             slashes, as the annotations give it.
         start: seconds from the beginning of the file; None = from the beginning.
         end: seconds; None = to the end of the file.
+        other_names: further names that the file goes by where `file` is not found, best first.
     """
 
     clip_id: str
     file: str
     start: float | None = None
     end: float | None = None
+    other_names: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class Split:
         clips: V video clips with distinct ids.
         captions: C captions.
         caption_clip: int32 [C], the index into `clips` of every caption.
+        notes: what a reader left out of the annotations, and why, for reports.
 
     Raises:
         ValueError: two clips share an id, or `caption_clip` does not fit captions and clips.
@@ -57,6 +61,7 @@ class Split:
     clips: tuple[VideoClip, ...]
     captions: tuple[str, ...]
     caption_clip: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         relation = np.array(self.caption_clip, dtype=np.int32)
@@ -96,8 +101,8 @@ class Split:
     def sha256(self) -> str:
         """Hash of clip ids, times, captions and relation, all in their order.
 
-        File names and the names of data set and split do not count: moving or renaming files
-        leaves the hash as it is.
+        File names, notes and the names of data set and split do not count: moving or renaming
+        files leaves the hash as it is.
         """
         clips = [[clip.clip_id, _real(clip.start), _real(clip.end)] for clip in self.clips]
         content = json.dumps([clips, self.captions, self.caption_clip.tolist()])
@@ -119,9 +124,8 @@ class Split:
         kept_clips = np.array([clip.clip_id in keep for clip in self.clips], dtype=bool)
         new_index = np.cumsum(kept_clips) - 1
         kept_captions = np.flatnonzero(kept_clips[self.caption_clip])
-        return Split(
-            dataset=self.dataset,
-            name=self.name,
+        return dataclasses.replace(
+            self,
             clips=tuple(clip for clip in self.clips if clip.clip_id in keep),
             captions=tuple(self.captions[caption] for caption in kept_captions),
             caption_clip=new_index[self.caption_clip[kept_captions]],
@@ -154,9 +158,9 @@ def find_video_files(
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Find the video file of every clip.
 
-    Looked for in this order: the clip's own path below `videos_dir`; that path anywhere deeper in
-    the tree (links to folders are followed); the same with another video extension. The first of
-    the three that gives exactly one file counts.
+    Looked for in this order: the clip's own path below `videos_dir`; the other names it goes by;
+    each of these anywhere deeper in the tree (links to folders are followed), with its own
+    extension or else another video extension. The first that gives exactly one file counts.
 
     Returns:
         clip id -> path of what was found, and clip id -> what was looked for, of what was not
@@ -172,27 +176,30 @@ def find_video_files(
     missing: dict[str, str] = {}
     tree: dict[str, list[Path]] | None = None
     for clip in split.clips:
+        names = (clip.file, *clip.other_names)
         # pathlib drops `folder` where the clip's file is absolute.
-        path = folder / clip.file
-        if path.is_file():
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is not None:
             found[clip.clip_id] = path
             continue
         tree = _files_by_stem(folder) if tree is None else tree
-        candidates = _same_path(PurePosixPath(clip.file), folder, tree)
+        fitting = (_same_path(PurePosixPath(name), folder, tree) for name in names)
+        candidates = next((paths for paths in fitting if paths), [])
         if len(candidates) == 1:
             found[clip.clip_id] = candidates[0]
         else:
-            missing[clip.clip_id] = _why_not_found(clip.file, folder, candidates)
+            missing[clip.clip_id] = _why_not_found(names, folder, candidates)
     return found, missing
 
 
-def _why_not_found(file: str, folder: Path, candidates: list[Path]) -> str:
+def _why_not_found(names: tuple[str, ...], folder: Path, candidates: list[Path]) -> str:
+    looked_for = ", or ".join(names)
     if candidates:
-        names = ", ".join(str(candidate.relative_to(folder)) for candidate in candidates[:5])
-        return f"{file}: {len(candidates)} files in {folder} fit, keep one of: {names}"
-    if PurePosixPath(file).is_absolute():
-        return f"{file}: no such file"
-    return f"{file}: not in {folder}, nor deeper, nor with another video extension"
+        paths = ", ".join(str(candidate.relative_to(folder)) for candidate in candidates[:5])
+        return f"{looked_for}: {len(candidates)} files in {folder} fit, keep one of: {paths}"
+    if PurePosixPath(names[0]).is_absolute():
+        return f"{looked_for}: no such file"
+    return f"{looked_for}: not in {folder}, nor deeper, nor with another video extension"
 
 
 def clip_name(file: str) -> str:
@@ -212,8 +219,7 @@ def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
         entered.add(real)
         subfolders.sort()
         for name in sorted(names):
-            if PurePosixPath(name).suffix.lower() in VIDEO_EXTENSIONS:
-                by_stem[clip_name(name)].append(Path(parent, name))
+            by_stem[clip_name(name)].append(Path(parent, name))
     return by_stem
 
 
