@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import vtr_jax
 from vtr_jax.cli import main, parse_options
+from vtr_jax.convert.sizes import TOWER_OPTIONS
+from vtr_jax.models.recipes import RECIPES
 
 SCRIPT = Path(__file__).resolve().parents[1] / "convert_clip_weights.py"
 HEADS = ["--vision_heads=2", "--text_heads=2"]
@@ -47,6 +50,10 @@ def test_options_are_spelt_as_the_originals_flags(checkpoint_file, tmp_path, cap
         (["FILE", "OUT", "--verbose"], "argument '--verbose': expected --name=value"),
         (["FILE", "OUT", "more"], "argument 'more': expected --name=value"),
         (["FULL", "OUT"], "expected one of model.safetensors"),
+        (["FILE", "OUT", "--step=3"], "--step says which checkpoint to write back"),
+        (["FULL", "OUT.safetensors", "--to=clip"], "not a retriever directory"),
+        (["FULL", "OUT.safetensors", "--to=clip", "--seed=1", "--a=2"], "--seed, --a: not with"),
+        (["FULL", "OUT", "--to=clip"], "expected a file name that ends in .safetensors"),
     ],
 )
 def test_errors_are_one_clear_last_line(arguments, words, checkpoint_file, tmp_path, capsys):
@@ -54,6 +61,7 @@ def test_errors_are_one_clear_last_line(arguments, words, checkpoint_file, tmp_p
     full.mkdir()
     (full / "mine").write_text("mine")
     places = {"FILE": str(checkpoint_file), "OUT": str(tmp_path / "out"), "FULL": str(full)}
+    places["OUT.safetensors"] = str(tmp_path / "out.safetensors")
     assert main(["convert", *(places.get(word, word) for word in arguments)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -82,8 +90,25 @@ def test_help_names_every_recipe(capsys):
         main(["convert", "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert "{clip,clip4clip}" in shown
-    assert "--sim_header=seqTransf" in shown
+    for name, recipe in RECIPES.items():
+        assert name in shown
+        assert all(option in shown for option in recipe.options)
+    assert all(f"--{option}=" in shown for option in TOWER_OPTIONS)
+    for layout in ("TorchScript", "torch.save", "safetensors", "Hugging Face", "open_clip"):
+        assert layout in shown
+
+
+def test_there_and_back_again(checkpoint_file, tmp_path, capsys):
+    out, back = tmp_path / "out", tmp_path / "back.safetensors"
+    assert main(["convert", str(checkpoint_file), str(out), *HEADS]) == 0
+    assert "note     recognised as clip: CLIP's own names" in capsys.readouterr().out
+    assert main(["convert", "--to=clip", str(out), str(back)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    original, written = load_file(checkpoint_file), load_file(back)
+    assert lines == [f"wrote    {back}: {len(original)} tensors under the names of clip"]
+    assert original.keys() == written.keys()
+    for name, array in original.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name)
 
 
 def test_options_are_read_as_what_they_look_like():

@@ -44,25 +44,12 @@ def parse_options(arguments: Sequence[str], taken: Collection[str] = ()) -> Opti
 
 def convert(arguments: Sequence[str]) -> None:
     """Convert a PyTorch, OpenAI or Hugging Face checkpoint into a retriever directory."""
-    from vtr_jax.convert.convert_checkpoint import convert_checkpoint
-    from vtr_jax.models.recipes import RECIPES
+    from vtr_jax.convert.command import add_arguments, run_conversion
 
-    parser = _parser(
-        "convert",
-        convert,
-        "--name=value options of the recipe, spelt as the "
-        "original's flags, e.g. --sim_header=seqTransf --activation=gelu",
-    )
-    parser.add_argument("source", help="checkpoint file, or Hugging Face folder")
-    parser.add_argument("directory", help="where to write the retriever directory; must be new")
-    parser.add_argument("--recipe", default="clip", choices=sorted(RECIPES), help="default: clip")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="for what CLIP has no weights for (default 0)"
-    )
+    parser = _parser("convert", convert)
+    add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
-    report = convert_checkpoint(**vars(known), **parse_options(rest, vars(known)))
-    print(report)
-    print(f"wrote    {known.directory}")
+    run_conversion(known, parse_options(rest, vars(known)))
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:

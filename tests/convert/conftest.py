@@ -1,4 +1,4 @@
-"""The writer of synthetic checkpoint files, and the recorded ones."""
+"""The writer of synthetic checkpoint files, the recorded ones, and every kind of retriever."""
 
 from __future__ import annotations
 
@@ -6,8 +6,56 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from vtr_jax.convert.names import NAME_TABLES
+from vtr_jax.models.recipes import RECIPES
+
+AGGREGATIONS = ("None", "seqLSTM", "seqTransf")
+
+# Options under which a system has every parameter that it can have, some more than once.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "clip": [{}],
+    "clip4clip": [
+        *({"sim_header": head} for head in ("meanP", "seqLSTM", "seqTransf", "tightTransf")),
+        *({"sim_header": head, "linear_patch": "3d"} for head in ("meanP", "seqTransf")),
+    ],
+    "drl": [
+        *({"interaction": "wti", "wti_arch": n, "agg_module": "None"} for n in (1, 2, 3)),
+        *({"interaction": "dp", "agg_module": name} for name in AGGREGATIONS),
+        {"interaction": "ti", "agg_module": "seqTransf"},
+        *({"interaction": "xti", "agg_module": name} for name in AGGREGATIONS),
+    ],
+    "backbone_tvr": [{"agg_module": name} for name in AGGREGATIONS],
+    "emcl": [{"agg_module": name} for name in AGGREGATIONS],
+    "eercf": [{}, {"linear_patch": "3d"}],
+    "internvideo": [
+        {"interaction": "no"},
+        *({"interaction": "wti", "wti_arch": n} for n in (1, 2, 3)),
+    ],
+}
+
+
+def _variant(recipe: str, options: dict[str, Any]) -> Any:
+    there = recipe in RECIPES and recipe in NAME_TABLES
+    marks = () if there else pytest.mark.skip(f"recipe {recipe} is not built yet")
+    name = "-".join([recipe, *(str(value) for value in options.values())])
+    return pytest.param((recipe, options), id=name, marks=marks)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`variant`: (recipe, options) of every system, those that are not built yet skipped."""
+    if "variant" in metafunc.fixturenames:
+        variants = [_variant(name, options) for name, some in VARIANTS.items() for options in some]
+        metafunc.parametrize("variant", variants)
+
+
+@pytest.fixture(scope="session")
+def variants() -> dict[str, list[dict[str, Any]]]:
+    """The options that `variant` goes through, by recipe."""
+    return VARIANTS
 
 
 @pytest.fixture(scope="session")

@@ -285,7 +285,7 @@ def test_files_that_do_not_fit_leave_nothing(kind, recipe, clip_dict, torch_writ
     [
         ({"sim_header": "meanP"}, "recipe clip has no option 'sim_header'"),
         ({"text_head": 2}, "no option 'text_head'.*did you mean text_heads"),
-        ({"recipe": "drl2"}, "expected one of clip, clip4clip, got 'drl2'"),
+        ({"recipe": "drl2"}, "expected one of clip, clip4clip.*, got 'drl2'"),
         ({"recipe": "clip4clip", "linear_patch": "5d"}, "linear_patch: expected one of 2d, 3d"),
         ({"recipe": "clip4clip", "sim_header": "maxP"}, "sim_header: expected one of meanP"),
     ],

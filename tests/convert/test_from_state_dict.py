@@ -90,7 +90,7 @@ def test_options_that_cannot_be_are_refused(options, words, trained_dict):
 
 
 def test_unknown_recipe_is_refused(clip_dict):
-    with pytest.raises(ValueError, match="recipe: expected one of clip, clip4clip, got 'clap'"):
+    with pytest.raises(ValueError, match="recipe: expected one of clip, clip4clip.*, got 'clap'"):
         vtr_jax.retriever_from_state_dict(clip_dict, "clap")
 
 
@@ -102,12 +102,6 @@ def test_bare_clip_is_not_a_trained_retriever(clip_dict):
 def test_a_trained_retriever_is_not_a_clip(trained_dict):
     with pytest.raises(ValueError, match="this is a trained retriever; name its recipe"):
         vtr_jax.retriever_from_state_dict(trained_dict, "clip")
-
-
-@pytest.mark.parametrize(("key", "head"), [("cross.transformer.x", "tightTransf")])
-def test_heads_that_are_not_built_are_named(key, head, trained_dict):
-    with pytest.raises(ValueError, match=f"sim_header: expected one of .*, got '{head}'"):
-        vtr_jax.retriever_from_state_dict({**trained_dict, key: np.zeros(1)}, "clip4clip")
 
 
 def test_all_that_does_not_fit_is_in_one_error(trained_dict):

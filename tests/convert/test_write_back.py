@@ -1,0 +1,122 @@
+"""Retriever directories back to files of the original programs, complete or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+import vtr_jax
+from vtr_jax.checkpoint import write_retriever
+from vtr_jax.convert.convert_checkpoint import convert_checkpoint
+from vtr_jax.convert.write_back import original_state_dict, write_back
+
+
+@pytest.fixture(scope="module")
+def clip_directory(tiny_retriever, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("back") / "clip"
+    retriever = tiny_retriever("clip")
+    write_retriever(directory, retriever.config, retriever.params)
+    return directory
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert array.shape == other[name].shape, name
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+def test_every_system_comes_back_as_it_went(variant, tiny_retriever, tmp_path):
+    recipe, options = variant
+    retriever = tiny_retriever(recipe, **options)
+    write_retriever(tmp_path / "r", retriever.config, retriever.params, retriever.state)
+    shapes = write_back(tmp_path / "r", tmp_path / "o.safetensors", recipe)
+    written = load_file(tmp_path / "o.safetensors")
+    assert_same(written, vtr_jax.to_state_dict(retriever))
+    assert shapes == {name: array.shape for name, array in written.items()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.safetensors", "r"]
+
+
+def test_the_file_says_what_it_is(clip_directory, tmp_path):
+    write_back(clip_directory, tmp_path / "new" / "o.safetensors", "clip")
+    with safe_open(tmp_path / "new" / "o.safetensors", "numpy") as file:
+        assert file.metadata() == {"format": "pt", "system": "clip"}
+
+
+@pytest.mark.parametrize("header", ["meanP", "seqTransf"])
+def test_the_towers_of_any_retriever_are_a_clip(header, tiny_retriever):
+    retriever = tiny_retriever("clip4clip", sim_header=header)
+    towers = original_state_dict(retriever, "clip")
+    trained = vtr_jax.to_state_dict(retriever)
+    prefixed = {f"clip.{name}": array for name, array in towers.items()}
+    assert_same(prefixed, {name: trained[name] for name in trained if name.startswith("clip.")})
+
+
+def test_towers_that_clip_cannot_hold_are_refused(tiny_retriever):
+    retriever = tiny_retriever("clip4clip", linear_patch="3d")
+    with pytest.raises(ValueError, match="more than CLIP's .*patch_embedding_3d.*--to=clip4clip"):
+        original_state_dict(retriever, "clip")
+
+
+def test_another_system_is_refused(clip_directory, tmp_path):
+    with pytest.raises(ValueError, match="clip: this is a retriever of clip, .*give --to=clip"):
+        write_back(clip_directory, tmp_path / "o.safetensors", "clip4clip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_and_no_other_format_written(clip_directory, tmp_path):
+    (tmp_path / "o.safetensors").write_text("mine")
+    with pytest.raises(FileExistsError, match="o.safetensors exists already"):
+        write_back(clip_directory, tmp_path / "o.safetensors", "clip")
+    with pytest.raises(ValueError, match="o.bin: expected a file name that ends in .safetensors"):
+        write_back(clip_directory, tmp_path / "o.bin", "clip")
+    assert (tmp_path / "o.safetensors").read_text() == "mine"
+
+
+def test_a_write_that_fails_leaves_nothing(clip_directory, tmp_path, monkeypatch):
+    def full_disk(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_back(clip_directory, tmp_path / "o.safetensors", "clip")
+    assert list(tmp_path.iterdir()) == []
+
+
+CASES = [
+    ("clip", "vit-p32"),
+    *(
+        ("clip4clip", f"{head}-{patch}")
+        for head in ("meanP", "seqTransf")
+        for patch in ("2d", "3d")
+    ),
+    *(("clip4clip", name) for name in ("seqLSTM-2d", "tightTransf-2d")),
+]
+
+
+@pytest.mark.parametrize(("system", "case"), CASES)
+def test_names_and_shapes_are_the_originals(system, case, golden_dir, tmp_path):
+    """As the recorded state dict of the PyTorch program lists them, to the last one."""
+    path = golden_dir / system / f"{case}.json"
+    if not path.is_file():
+        pytest.skip(f"no recorded case {path}")
+    keys = json.loads(path.read_text())["keys"]
+    shapes = {
+        name: tuple(entry["shape"] if isinstance(entry, dict) else entry)
+        for name, entry in keys.items()
+    }
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
+    convert_checkpoint(tmp_path / "w.safetensors", tmp_path / "r", system)
+    write_back(tmp_path / "r", tmp_path / "o.safetensors", system)
+    written = load_file(tmp_path / "o.safetensors")
+    scalars = ("input_resolution", "context_length", "vocab_size")
+    kept = {name: value for name, value in tensors.items() if name.split(".")[-1] not in scalars}
+    assert_same(written, kept)

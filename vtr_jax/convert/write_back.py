@@ -1,0 +1,85 @@
+"""A retriever directory back to a file that the original PyTorch program loads.
+
+write_back("msrvtt", "clip4clip.safetensors", "clip4clip")
+
+In the program: `model.load_state_dict(safetensors.torch.load_file("clip4clip.safetensors"))`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vtr_jax.checkpoint import load_retriever
+from vtr_jax.convert.from_state_dict import to_state_dict
+from vtr_jax.convert.names import NAME_TABLES
+from vtr_jax.convert.names.params import original_from_params
+from vtr_jax.models.retriever import Retriever
+
+_TOWERS = ("visual", "text", "logit_scale")
+
+
+def original_state_dict(retriever: Retriever, to: str) -> dict[str, np.ndarray]:
+    """{original key: float32 array} as the system `to` names its parameters.
+
+    to: the retriever's own system, or "clip" for its two towers under CLIP's names. Raises
+    ValueError for another system, and for towers that CLIP cannot hold.
+    """
+    config = retriever.config
+    if to == config.recipe:
+        return to_state_dict(retriever)
+    if to != "clip":
+        raise ValueError(
+            f"this is a retriever of {config.recipe}, whose parameters {to} does not have; give "
+            f"--to={config.recipe}, or --to=clip for its two towers alone"
+        )
+    towers = {name: retriever.params[name] for name in _TOWERS}
+    try:
+        return original_from_params(jax.device_get(towers), NAME_TABLES["clip"])
+    except ValueError as error:
+        raise ValueError(
+            f"the towers of this {config.recipe} are more than CLIP's ({error}); give "
+            f"--to={config.recipe}"
+        ) from error
+
+
+def write_back(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    to: str,
+    *,
+    step: int | None = None,
+) -> Mapping[str, tuple[int, ...]]:
+    """Write a retriever's parameters under the original's names; returns {name: shape}.
+
+    directory: what convert or train wrote. output: a new .safetensors file, there complete or not
+    at all. to: as original_state_dict. step: which checkpoint of a run, None for the best. Raises
+    FileExistsError, FileNotFoundError or ValueError before anything is written.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(output)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: expected a file name that ends in .safetensors")
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; choose another file or remove it")
+    try:
+        state_dict = original_state_dict(load_retriever(directory, step=step), to)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        # "pt" is what PyTorch's and Hugging Face's readers expect to be told.
+        save_file(state_dict, partial, metadata={"format": "pt", "system": to})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return {name: array.shape for name, array in state_dict.items()}
