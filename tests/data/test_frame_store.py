@@ -43,7 +43,10 @@ def test_clips_lie_in_order_of_their_ids_with_the_frames_of_the_rule(store):
         "encoding": "jpeg",
         "jpeg_quality": 95,
         "min_frames": 1,
-        "version": "1.0.0",
+        "frame_rule": "opencv",
+        "num_frames": 12,
+        "stored_side": None,
+        "version": "1.1.0",
     }
 
 
@@ -66,7 +69,7 @@ def test_tensorflow_datasets_opens_the_store(png_store, video_folder):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(png_store.directory)
-    assert str(builder.version) == "1.0.0"
+    assert str(builder.version) == "1.1.0"
     assert builder.info.metadata["encoding"] == "png"
     examples = list(tfds.as_numpy(builder.as_dataset(split="clips", shuffle_files=False)))
     assert len(examples) == 10
@@ -124,11 +127,51 @@ def test_a_missing_record_file_is_named(copied_store):
         FrameStore.open(copied_store)
 
 
-def test_a_record_file_that_is_cut_off_is_named(copied_store):
-    shard = shards_of(copied_store)[2]
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_record_file_that_is_cut_off_loses_only_its_last_clips(
+    copied_store, store, split_of_files, caplog, with_index
+):
+    shard = shards_of(copied_store)[1]
     shard.write_bytes(shard.read_bytes()[:-30])
-    with pytest.raises(DamagedStore, match=r"tfrecord-00002-of-00003: damaged record file"):
-        FrameStore.open(copied_store)
+    if not with_index:
+        (copied_store / "index.npz").unlink()
+    opened = FrameStore.open(copied_store)
+    lost = set(store.clip_ids) - set(opened.clip_ids)
+    assert lost == {store.clip_ids[np.flatnonzero(store.index.shards == 1)[-1]]}
+    assert all(opened.read(row) for row in range(len(opened)))
+    (message,) = opened.damage
+    assert message in caplog.text
+    assert "tfrecord-00001-of-00003" in message
+    assert "1 of its" in message
+    with pytest.raises(ValueError, match=r"1 of the 1 clips.*skip_missing.*tfrecord-00001"):
+        opened.require_covers(split_of_files([f"{lost.pop()}.mp4"]))
+    with pytest.raises(DamagedStore, match=r"tfrecord-00001-of-00003: "):
+        FrameStore.open(copied_store, damaged="fatal")
+
+
+def test_an_unknown_way_with_damage_is_refused(store_dir):
+    with pytest.raises(ValueError, match="expected 'skip' or 'fatal', got 'ignore'"):
+        FrameStore.open(store_dir, damaged="ignore")
+
+
+def test_a_damaged_record_file_does_not_become_the_index(copied_store, store):
+    shard = shards_of(copied_store)[2]
+    content = shard.read_bytes()
+    (copied_store / "index.npz").unlink()
+    shard.write_bytes(content[:-30])
+    assert FrameStore.open(copied_store).damage
+    shard.write_bytes(content)
+    assert FrameStore.open(copied_store).clip_ids == store.clip_ids
+
+
+def test_a_store_of_the_version_before_is_read(copied_store, store):
+    path = copied_store / "dataset_info.json"
+    path.write_text(path.read_text().replace('"1.1.0"', '"1.0.0"'))
+    about = json.loads((copied_store / "metadata.json").read_text())
+    for name in ("frame_rule", "num_frames", "stored_side"):
+        del about[name]
+    (copied_store / "metadata.json").write_text(json.dumps(about))
+    assert FrameStore.open(copied_store).settings == store.settings | {"version": "1.0.0"}
 
 
 def test_record_files_with_too_few_clips_are_refused(copied_store):
@@ -168,8 +211,8 @@ def test_a_read_error_names_record_file_and_clip(copied_store, monkeypatch):
 
 def test_a_store_of_a_newer_version_is_refused(copied_store):
     path = copied_store / "dataset_info.json"
-    path.write_text(path.read_text().replace('"1.0.0"', '"1.10.0"'))
-    with pytest.raises(ValueError, match=r"version 1\.10\.0, this program reads up to 1\.0\.0"):
+    path.write_text(path.read_text().replace('"1.1.0"', '"1.10.0"'))
+    with pytest.raises(ValueError, match=r"version 1\.10\.0, this program reads up to 1\.1\.0"):
         FrameStore.open(copied_store)
 
 

@@ -11,8 +11,8 @@ from vtr_jax.data.frame_choice import slice_positions
 from vtr_jax.data.frame_store import DamagedStore, FrameStore, StoreSettings
 from vtr_jax.data.frame_store.encoding import decode_frame
 from vtr_jax.data.frame_store.finish import build_store
-from vtr_jax.data.frame_store.part import Part, make_part
-from vtr_jax.data.frame_store.source import ClipJob
+from vtr_jax.data.frame_store.jobs import ClipJob
+from vtr_jax.data.frame_store.part import Part, make_part, write_part
 from vtr_jax.data.pipeline import (
     caption_batches,
     clip_batches,
@@ -246,7 +246,7 @@ def store_with_a_bad_image(tmp_path, video_folder, monkeypatch):
     parts = {f"clip{n}": folder / ".work" / f"{n}.npz" for n in range(4)}
     for clip_id, path in parts.items():
         job = ClipJob(clip_id, f"{clip_id}.mp4", video_folder / f"{clip_id}.mp4")
-        assert make_part(job, path, settings) is None
+        write_part(path, make_part(job, settings))
     whole = finish.read_part
 
     def read_part(path) -> Part:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
-from vtr_jax.data.frame_store.source import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.files import write_atomically
 
 BAD_CLIPS_FILE = "bad_clips.jsonl"
@@ -36,8 +37,11 @@ class BadClipMemory:
         self._entries = _read_entries(self._path)
         if self._path.exists():
             # a killed run may have left half a line, which the next one would be glued to
-            lines = [self._entries[clip_id].line() for clip_id in sorted(self._entries)]
-            write_atomically(self._path, "".join(lines).encode())
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        lines = [self._entries[clip_id].line() for clip_id in sorted(self._entries)]
+        write_atomically(self._path, "".join(lines).encode())
 
     def recall(self, job: ClipJob) -> BadClip | None:
         """Why this clip is bad, None where that is not known or file or settings differ."""
@@ -53,8 +57,16 @@ class BadClipMemory:
             source = source_of(job)
         except OSError:
             return
+        self._entries[bad.clip_id] = _Entry(bad, source, self._settings, found_at)
         with self._path.open("a") as file:
-            file.write(_Entry(bad, source, self._settings, found_at).line())
+            file.write(self._entries[bad.clip_id].line())
+
+    def forget(self, mended: Iterable[str]) -> None:
+        """Drops the notes on clips that are no longer bad."""
+        stale = self._entries.keys() & set(mended)
+        if stale:
+            self._entries = {name: e for name, e in self._entries.items() if name not in stale}
+            self._rewrite()
 
 
 def _read_entries(path: Path) -> dict[str, _Entry]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -11,9 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vtr_jax.data.frame_store.index import INDEX_FILE, build_index
-from vtr_jax.data.frame_store.part import read_part
+from vtr_jax.data.frame_store.part import PartFolder, read_part
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.shards import (
+    INFO_FILE,
     SHARD_PATTERN,
     record_of,
     store_features,
@@ -27,7 +30,49 @@ WORK_FOLDER = ".work"
 _NEW_STORE = "new"
 _READY = "ready.json"
 _DISCARDED = ".work-discarded"
-_INFO_FILE = "dataset_info.json"
+
+
+@contextlib.contextmanager
+def explained_full_disk(store_dir: Path) -> Iterator[None]:
+    """Says what to do where the disk fills up; the store as it was is untouched until the end."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"{store_dir}: the disk is full ({error.strerror}); make room and run the same "
+            "command again: finished clips are kept, and a store that was there can be read on"
+        ) from error
+
+
+def open_work(store_dir: Path, settings: StoreSettings) -> PartFolder:
+    """Opens the folder of clips that are decoded but not yet in record files, or makes it.
+
+    Raises ValueError where unfinished work with other settings is there.
+    """
+    work = store_dir / WORK_FOLDER
+    about = work / "settings.json"
+    if about.exists():
+        found = StoreSettings.from_dict(json.loads(about.read_text()))
+        require_same_settings(work, found, settings)
+    else:
+        discard_work(store_dir)
+        work.mkdir()
+        write_atomically(about, json.dumps(settings.as_dict()).encode())
+    for unfinished in work.rglob("*.tmp"):
+        unfinished.unlink(missing_ok=True)
+    return PartFolder(work / "parts", settings)
+
+
+def require_same_settings(place: Path, found: StoreSettings, wanted: StoreSettings) -> None:
+    """Raises ValueError saying which settings of a store differ from those wanted."""
+    differences = found.differences(wanted)
+    if differences:
+        raise ValueError(
+            f"{place} was made with {'; '.join(differences)}: use the same settings, another "
+            "store directory, or delete this one"
+        )
 
 
 def build_store(
@@ -49,10 +94,13 @@ def build_store(
     new = store_dir / WORK_FOLDER / _NEW_STORE
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    records = _records(parts, old_store, kept, settings)
-    shard_lengths = write_shards(records, new, shard_bytes)
-    write_metadata(new, settings, shard_lengths)
-    build_index(new).write(new)
+    try:
+        records = _records(parts, old_store, kept, settings)
+        write_metadata(new, settings, write_shards(records, new, shard_bytes))
+        build_index(new).write(new)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     names = sorted(path.name for path in new.iterdir())
     write_atomically(store_dir / WORK_FOLDER / _READY, json.dumps(names).encode())
     install_ready_store(store_dir)
@@ -92,12 +140,12 @@ def install_ready_store(store_dir: Path) -> None:
     work = store_dir / WORK_FOLDER
     if (work / _READY).exists():
         names = json.loads((work / _READY).read_text())
-        if (work / _NEW_STORE / _INFO_FILE).exists():
-            (store_dir / _INFO_FILE).unlink(missing_ok=True)
+        if (work / _NEW_STORE / INFO_FILE).exists():
+            (store_dir / INFO_FILE).unlink(missing_ok=True)
         for old in [*store_dir.glob(SHARD_PATTERN), store_dir / INDEX_FILE]:
             if old.name not in names:
                 old.unlink(missing_ok=True)
-        for name in sorted(names, key=lambda name: name == _INFO_FILE):
+        for name in sorted(names, key=lambda name: name == INFO_FILE):
             if (work / _NEW_STORE / name).exists():
                 os.replace(work / _NEW_STORE / name, store_dir / name)
         discard_work(store_dir)

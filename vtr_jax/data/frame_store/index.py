@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vtr_jax.data.frame_store.jobs import ClipSource
 from vtr_jax.data.frame_store.shards import SHARD_PATTERN
-from vtr_jax.data.frame_store.source import ClipSource
 from vtr_jax.data.tensorflow_host import import_tensorflow
 from vtr_jax.files import write_atomically
 
@@ -68,9 +68,21 @@ class StoreIndex:
         return ClipSource(str(self.files[row]), size, str(self.file_sha256s[row]), start, end)
 
     def describes(self, directory: Path) -> bool:
-        """Whether the record files are still those, by name and size, that were read."""
+        """Whether the record files are those that were read; ones cut off since also are."""
         names, sizes = _shard_files(directory)
-        return names == self.shard_names.tolist() and sizes == self.shard_sizes.tolist()
+        shorter = len(sizes) == len(self.shard_sizes) and np.all(sizes <= self.shard_sizes)
+        return names == self.shard_names.tolist() and bool(shorter)
+
+    def readable_part(self, directory: Path) -> tuple[StoreIndex, dict[int, str]]:
+        """The rows within the record files' present sizes; shard -> what it lacks."""
+        sizes = np.array(_shard_files(directory)[1], np.int64)
+        short = np.flatnonzero(sizes < self.shard_sizes).tolist()
+        damage = {s: f"cut off at {sizes[s]} of {self.shard_sizes[s]} bytes" for s in short}
+        if not damage:
+            return self, damage
+        kept = self.offsets + self.lengths + _AFTER_RECORD <= sizes[self.shards]
+        columns = {name: getattr(self, name)[kept] for name in _ROW_DTYPES}
+        return dataclasses.replace(self, **columns), damage
 
     def write(self, directory: Path) -> None:
         """Writes the index beside the record files."""
@@ -98,14 +110,29 @@ def build_index(directory: Path) -> StoreIndex:
 
     Raises OSError naming the record file that cannot be read.
     """
+    index, damage = scan_records(directory)
+    for shard, found in damage.items():
+        raise OSError(f"{directory / str(index.shard_names[shard])}: {found}")
+    return index
+
+
+def scan_records(directory: Path) -> tuple[StoreIndex, dict[int, str]]:
+    """The index of all records that can be read; shard -> what ends the reading of it early."""
     names, sizes = _shard_files(directory)
-    rows = [row for shard, name in enumerate(names) for row in _rows(directory / name, shard)]
+    rows: list[dict[str, Any]] = []
+    damage = {}
+    for shard, name in enumerate(names):
+        try:
+            rows.extend(_rows(directory / name, shard))  # keeps those before an error
+        except OSError as error:
+            damage[shard] = str(error)
     columns: dict[str, np.ndarray] = {
         name: np.array([row[name] for row in rows], dtype) for name, dtype in _ROW_DTYPES.items()
     }
-    return StoreIndex(
+    index = StoreIndex(
         **columns, shard_names=np.array(names, np.str_), shard_sizes=np.array(sizes, np.int64)
     )
+    return index, damage
 
 
 def _shard_files(directory: Path) -> tuple[list[str], list[int]]:
@@ -136,7 +163,4 @@ def _rows(path: Path, shard: int) -> Iterator[dict[str, Any]]:
             }
             offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD
     except (tf.errors.OpError, DecodeError, IndexError) as error:
-        raise OSError(
-            f"{path}: damaged record file, after {offset} good bytes ({type(error).__name__}); "
-            "restore it, or delete the store and run `vtr prepare` again"
-        ) from error
+        raise OSError(f"damaged after {offset} good bytes ({type(error).__name__})") from error

@@ -6,6 +6,7 @@ Worker processes import this module: it needs PyAV, Pillow and NumPy, never Tens
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import zipfile
@@ -15,10 +16,11 @@ import av
 import numpy as np
 
 from vtr_jax.data.frame_store.encoding import encode_frame
+from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
-from vtr_jax.data.frame_store.source import ClipJob, ClipSource, source_of
-from vtr_jax.data.video import SampledFrames, UnreadableVideo, sample_frames
+from vtr_jax.data.sampling import sample_pictures
+from vtr_jax.data.video import UnreadableVideo, resize_and_crop, resize_short_side
 from vtr_jax.files import write_atomically
 
 
@@ -36,63 +38,74 @@ class Part:
     source_height: int
 
 
-def make_part(job: ClipJob, path: Path, settings: StoreSettings) -> BadClip | None:
-    """Decodes one clip and writes its part file; returns why not where the video is at fault.
-
-    An OSError in writing (a full disk) is raised: it is no fault of the video.
-    """
+def make_part(job: ClipJob, settings: StoreSettings) -> Part | BadClip:
+    """Decodes and encodes one clip; returns why not where the video is at fault."""
     try:
-        source = source_of(job)
-        sampled = sample_frames(
-            job.found_path,
-            framerate=settings.framerate,
-            start=job.start,
-            end=job.end,
-            resolution=settings.resolution,
-        )
+        part = _decoded_part(job, settings)
     except UnreadableVideo as error:
         return BadClip(job.clip_id, job.file, f"{error.reason}: {error.message}")
     except (OSError, ValueError, MemoryError, av.FFmpegError) as error:
         # settings and times were checked before the first job: what is left lies in the file
         return BadClip(job.clip_id, job.file, f"cannot be read: {type(error).__name__}: {error}")
-    if len(sampled.frames) < settings.min_frames:
-        found = f"too short: {len(sampled.frames)} frames, at least {settings.min_frames} wanted"
+    if len(part.frames) < settings.min_frames:
+        found = f"too short: {len(part.frames)} frames, at least {settings.min_frames} wanted"
         return BadClip(job.clip_id, job.file, found)
-    _write_part(path, job.clip_id, source, sampled, settings)
-    return None
+    return part
 
 
-def _write_part(
-    path: Path, clip_id: str, source: ClipSource, sampled: SampledFrames, settings: StoreSettings
-) -> None:
-    encoded = [encode_frame(frame, settings) for frame in sampled.frames]
+def _decoded_part(job: ClipJob, settings: StoreSettings) -> Part:
+    source = source_of(job)
+    sampled = sample_pictures(job.found_path, settings.sampling, job.start, job.end)
+    frames: list[bytes] = []
+    frame_indices: list[int] = []
+    height = width = 0
+    for index, picture in sampled.pictures:
+        if not frames:
+            height, width = picture.shape[:2]
+        # encoded at once: a clip's whole pictures together could be gigabytes
+        frames.append(encode_frame(as_stored(picture, settings), settings))
+        frame_indices.append(index)
+    return Part(
+        clip_id=job.clip_id,
+        source=source,
+        frames=frames,
+        frame_indices=np.array(frame_indices, np.int64),
+        fps=sampled.fps,
+        video_frame_count=sampled.frame_count,
+        source_width=width,
+        source_height=height,
+    )
+
+
+def as_stored(picture: np.ndarray, settings: StoreSettings) -> np.ndarray:
+    """A decoded picture, uint8 [H,W,3], in the size in which a store of these settings keeps it."""
+    if settings.stored_side is None:
+        return resize_and_crop(picture, settings.resolution)
+    if 0 < settings.stored_side < min(picture.shape[:2]):
+        return resize_short_side(picture, settings.stored_side)
+    return picture
+
+
+def write_part(path: Path, part: Part) -> None:
+    """Writes a part file; OSError where it cannot be (a full disk) is no fault of the video."""
     about = {
-        "clip_id": clip_id,
-        "source": dataclasses.asdict(source),
-        "fps": sampled.fps,
-        "video_frame_count": sampled.frame_count,
-        "source_width": sampled.width,
-        "source_height": sampled.height,
+        "clip_id": part.clip_id,
+        "source": dataclasses.asdict(part.source),
+        "fps": part.fps,
+        "video_frame_count": part.video_frame_count,
+        "source_width": part.source_width,
+        "source_height": part.source_height,
     }
     content = io.BytesIO()
     np.savez(
         content,
         about=np.array(json.dumps(about)),
-        sizes=np.array([len(frame) for frame in encoded], np.int64),
-        frame_indices=np.asarray(sampled.frame_indices, np.int64),
-        frames=np.frombuffer(b"".join(encoded), np.uint8),
+        sizes=np.array([len(frame) for frame in part.frames], np.int64),
+        frame_indices=part.frame_indices,
+        frames=np.frombuffer(b"".join(part.frames), np.uint8),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
-
-
-def read_part_source(path: Path) -> ClipSource | None:
-    """What a part file was made from, None where there is no whole part file."""
-    try:
-        with path.open("rb") as file, np.load(file) as part:
-            return ClipSource(**json.loads(str(part["about"]))["source"])
-    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
 
 
 def read_part(path: Path) -> Part:
@@ -111,3 +124,38 @@ def read_part(path: Path) -> Part:
     frames = [joined[a:b] for a, b in zip(starts, ends, strict=True)]
     source = ClipSource(**about.pop("source"))
     return Part(source=source, frames=frames, frame_indices=frame_indices, **about)
+
+
+def _read_part_source(path: Path) -> ClipSource | None:
+    try:
+        with path.open("rb") as file, np.load(file) as part:
+            return ClipSource(**json.loads(str(part["about"]))["source"])
+    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class PartFolder:
+    """Part files, each found by its clip's id, and the settings that they are made with."""
+
+    root: Path
+    settings: StoreSettings
+
+    def path_of(self, clip_id: str) -> Path:
+        """The part file of a clip; ids may hold characters that file names may not."""
+        name = hashlib.sha256(clip_id.encode()).hexdigest()
+        return self.root / name[:2] / f"{name[2:34]}.npz"
+
+    def has(self, job: ClipJob) -> bool:
+        """Whether a whole part file of this clip is there, its video unchanged since."""
+        path = self.path_of(job.clip_id)
+        source = _read_part_source(path)
+        return source is not None and is_unchanged(source, job, path.stat().st_mtime)
+
+    def make(self, job: ClipJob) -> BadClip | None:
+        """Makes and writes the part file of a clip; returns why not where the video is at fault."""
+        part = make_part(job, self.settings)
+        if isinstance(part, BadClip):
+            return part
+        write_part(self.path_of(job.clip_id), part)
+        return None

@@ -9,30 +9,38 @@ order of clip ids (finish.py). A store may grow: clips of a later run are added 
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from vtr_jax.data.frame_store.bad_clips import BadClipMemory
-from vtr_jax.data.frame_store.finish import build_store, discard_work, install_ready_store
-from vtr_jax.data.frame_store.jobs import list_jobs
-from vtr_jax.data.frame_store.part import make_part
+from vtr_jax.data.frame_store.beam import BeamRunner
+from vtr_jax.data.frame_store.finish import (
+    build_store,
+    discard_work,
+    explained_full_disk,
+    install_ready_store,
+    open_work,
+    require_same_settings,
+)
+from vtr_jax.data.frame_store.jobs import ClipJob, is_unchanged, list_jobs
+from vtr_jax.data.frame_store.part import PartFolder
 from vtr_jax.data.frame_store.report import REPORT_FILE, BadClip, PrepareReport, bad_table
 from vtr_jax.data.frame_store.settings import StoreSettings
-from vtr_jax.data.frame_store.source import ClipJob, is_unchanged
-from vtr_jax.data.frame_store.store import FrameStore
-from vtr_jax.data.frame_store.work import WorkFolder, require_same_settings
+from vtr_jax.data.frame_store.shards import INFO_FILE
+from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
-from vtr_jax.data.split import Split
+from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.lock import only_process
 
 SHARD_BYTES = 256 * 2**20
 _SHOWN_IN_ERROR = 5
+Outcomes = Iterator[tuple[ClipJob, BadClip | None]]
 
 
 class TooManyBadVideos(ValueError):
@@ -53,52 +61,72 @@ def prepare(
     videos_dir: str | os.PathLike[str],
     store_dir: str | os.PathLike[str],
     *,
-    framerate: int = 1,
-    resolution: int = 224,
-    encoding: str = "jpeg",
-    jpeg_quality: int = 95,
-    min_frames: int = 1,
     workers: int | None = None,
     max_bad_share: float = 0.05,
     shard_bytes: int = SHARD_BYTES,
+    verify: bool = False,
+    beam_runner: BeamRunner | None = None,
+    **settings: Any,
 ) -> PrepareReport:
     """Decodes the clips of one or more splits into a frame store.
 
-    All frames of the whole-second rule at `framerate` are stored, resized and cropped to
-    `resolution`. workers: processes, by default one a core. Running it again goes on where it was
-    interrupted, adds clips that are new or whose file changed, and otherwise does nothing.
+    All frames of the rule are stored. workers: processes, by default one a core; beam_runner
+    decodes on Apache Beam instead. Running it again goes on where it was interrupted, adds clips
+    that are new or whose file changed, decodes again what a cut off record file lost, and
+    otherwise does nothing; verify also reads every stored record.
+    settings: fields of StoreSettings (framerate, resolution, encoding, frame_rule, ...).
 
     Raises ValueError where splits, settings or an existing store do not fit together,
     FileNotFoundError where there is no videos_dir, TooManyBadVideos, and OSError where another run
     works on the store or the disk is full.
     """
-    settings = StoreSettings(framerate, resolution, encoding, jpeg_quality, min_frames)
+    made_with = StoreSettings(**settings)
     workers = usable_cores() if workers is None else workers
     if workers < 1 or not 0 <= max_bad_share <= 1 or shard_bytes < 1:
         raise ValueError(
             "expected workers of 1 or more, max_bad_share from 0 to 1 and shard_bytes of 1 or "
             f"more, got {workers}, {max_bad_share} and {shard_bytes}"
         )
-    jobs, missing = list_jobs(splits, Path(videos_dir), framerate)
+    splits = (splits,) if isinstance(splits, Split) else tuple(splits)
+    jobs, missing = list_jobs(splits, Path(videos_dir), made_with.sampling)
     folder = Path(store_dir)
-    with only_process(folder, "preparing this frame store"):
+
+    def on_this_machine(todo: list[ClipJob], parts: PartFolder) -> Outcomes:
+        return run_jobs(todo, parts.make, _crashed, workers)
+
+    with only_process(folder, "preparing this frame store"), explained_full_disk(folder):
         install_ready_store(folder)
-        run = _Run(folder, settings, max_bad_share)
-        run.sort_out(jobs, missing)
-        run.decode(workers)
+        run = _Run(folder, made_with, max_bad_share, _overlaps(splits))
+        run.sort_out(jobs, missing, verify)
+        run.decode(on_this_machine if beam_runner is None else beam_runner.run)
         return run.finish(shard_bytes)
+
+
+def _overlaps(splits: tuple[Split, ...]) -> dict[str, list[str]]:
+    """Names of the other splits -> ids of their clips that the training split also holds."""
+    train = [split for split in splits if split.name == "train"]
+    others = [split for split in splits if split.name != "train"]
+    found = {other.name: check_overlap(one, other) for one in train for other in others}
+    return {name: clip_ids for name, clip_ids in found.items() if clip_ids}
 
 
 class _Run:
     """One run of `prepare`: which clips are done, which are bad, which are to do."""
 
-    def __init__(self, folder: Path, settings: StoreSettings, max_bad_share: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: StoreSettings,
+        max_bad_share: float,
+        overlaps: dict[str, list[str]],
+    ) -> None:
         self._started = time.monotonic()
         self._folder = folder
         self._settings = settings
         self._max_bad_share = max_bad_share
         self._store = _open_existing(folder, settings)
-        self._work = WorkFolder(folder, settings)
+        self._parts_folder = open_work(folder, settings)
+        self._overlaps = overlaps
         self._memory = BadClipMemory(folder, settings)
         self._jobs: list[ClipJob] = []
         self._todo: list[ClipJob] = []
@@ -108,16 +136,16 @@ class _Run:
         self._already_done = 0
         self._prepared = 0
 
-    def sort_out(self, jobs: list[ClipJob], missing: dict[str, str]) -> None:
+    def sort_out(self, jobs: list[ClipJob], missing: dict[str, str], verify: bool) -> None:
         """Finds what earlier runs did, and refuses to start where too much is known to be bad."""
         self._jobs = jobs
-        stored = {job.clip_id for job in jobs if self._is_stored(job)}
+        stored = {job.clip_id for job in jobs if self._is_stored(job, verify)}
         for job in jobs:
             if job.clip_id in stored:
                 self._already_done += 1
-            elif self._work.has(job):
+            elif self._parts_folder.has(job):
                 self._already_done += 1
-                self._parts[job.clip_id] = self._work.part_path(job.clip_id)
+                self._parts[job.clip_id] = self._parts_folder.path_of(job.clip_id)
             elif (bad := _known_bad(job, missing, self._memory)) is not None:
                 self._bad[job.clip_id] = bad
             else:
@@ -128,19 +156,20 @@ class _Run:
             self._kept = [clip_id for clip_id in self._store.clip_ids if clip_id not in outdated]
         self._require_few_bad()
 
-    def _is_stored(self, job: ClipJob) -> bool:
+    def _is_stored(self, job: ClipJob, verify: bool) -> bool:
         if self._store is None or job.clip_id not in self._store:
             return False
-        source = self._store.index.source(self._store.index_of(job.clip_id))
+        row = self._store.index_of(job.clip_id)
+        if verify and not _is_whole(self._store, row):
+            return False
         recorded_at = (self._folder / "dataset_info.json").stat().st_mtime
-        return is_unchanged(source, job, recorded_at)
+        return is_unchanged(self._store.index.source(row), job, recorded_at)
 
-    def decode(self, workers: int) -> None:
+    def decode(self, run: Callable[[list[ClipJob], PartFolder], Outcomes]) -> None:
         """Makes the part files that are still to do."""
-        make = functools.partial(_make_part, work=self._work, settings=self._settings)
         done = len(self._jobs) - len(self._todo)
         progress = tqdm(
-            run_jobs(self._todo, make, _crashed, workers),
+            run(self._todo, self._parts_folder) if self._todo else iter(()),
             desc=f"prepare ({self._already_done} already done)",
             initial=done,
             total=len(self._jobs),
@@ -151,7 +180,7 @@ class _Run:
         for job, bad in progress:
             if bad is None:
                 self._prepared += 1
-                self._parts[job.clip_id] = self._work.part_path(job.clip_id)
+                self._parts[job.clip_id] = self._parts_folder.path_of(job.clip_id)
             else:
                 self._bad[job.clip_id] = bad
                 self._memory.remember(bad, job)
@@ -161,13 +190,16 @@ class _Run:
         """Turns the parts into the finished store, unless too many clips are bad."""
         self._require_few_bad()
         before = 0 if self._store is None else len(self._store)
-        if self._parts or len(self._kept) < before:
+        damaged = self._store is not None and self._store.damage
+        if self._parts or len(self._kept) < before or damaged:
             build_store(
                 self._folder, self._parts, self._store, self._kept, self._settings, shard_bytes
             )
         else:
             discard_work(self._folder)
-        report = self._report(FrameStore.open(self._folder))
+        store = FrameStore.open(self._folder)
+        self._memory.forget(store.clip_ids)
+        report = self._report(store)
         report.write()
         return report
 
@@ -188,11 +220,12 @@ class _Run:
             frames=0 if store is None else int(store.num_frames.sum()),
             bytes=0 if store is None else int(store.index.shard_sizes.sum()),
             seconds=time.monotonic() - self._started,
+            overlaps=self._overlaps,
         )
 
 
 def _open_existing(folder: Path, settings: StoreSettings) -> FrameStore | None:
-    if not (folder / "dataset_info.json").exists():
+    if not (folder / INFO_FILE).exists():
         return None
     store = FrameStore.open(folder)
     require_same_settings(folder, StoreSettings.from_dict(store.settings), settings)
@@ -205,8 +238,12 @@ def _known_bad(job: ClipJob, missing: dict[str, str], memory: BadClipMemory) -> 
     return memory.recall(job)
 
 
-def _make_part(job: ClipJob, work: WorkFolder, settings: StoreSettings) -> BadClip | None:
-    return make_part(job, work.part_path(job.clip_id), settings)
+def _is_whole(store: FrameStore, row: int) -> bool:
+    try:
+        store.read_record(row)
+    except DamagedStore:
+        return False
+    return True
 
 
 def _crashed(job: ClipJob) -> BadClip:

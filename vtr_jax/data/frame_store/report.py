@@ -11,6 +11,7 @@ from vtr_jax.files import write_atomically
 
 REPORT_FILE = "report.json"
 _LISTED = 20
+_NAMED = 5
 
 
 class BadClip(NamedTuple):
@@ -27,7 +28,8 @@ class PrepareReport:
 
     clips: clips asked for; already_done: of them stored before this run; prepared: decoded in
     this run; bad: left out, in order of clip id. frames, bytes: of the whole finished store
-    (0 where the run failed before it). seconds: wall time.
+    (0 where the run failed before it). seconds: wall time. overlaps: other split -> ids of its
+    clips that the training split also holds, so that measuring on it would measure memory.
     """
 
     store_dir: Path
@@ -38,6 +40,7 @@ class PrepareReport:
     frames: int
     bytes: int
     seconds: float
+    overlaps: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def bad_share(self) -> float:
@@ -63,6 +66,11 @@ class PrepareReport:
             f"{self.already_done} already done, {self.prepared} prepared in {self.seconds:.0f} s, "
             f"{len(self.bad)} bad ({self.bad_share:.1%}); "
             f"{self.frames} frames, {self.bytes / 1e6:.1f} MB"
+        ]
+        lines += [
+            f"WARNING: {len(clip_ids)} clips of {name} are also in train: "
+            f"{', '.join(clip_ids[:_NAMED])}{', ...' if len(clip_ids) > _NAMED else ''}"
+            for name, clip_ids in self.overlaps.items()
         ]
         if self.bad:
             lines.append(bad_table(self.bad))

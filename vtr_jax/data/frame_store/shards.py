@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtr_jax.data.frame_store.jobs import seconds_as_stored
 from vtr_jax.data.frame_store.part import Part
 from vtr_jax.data.frame_store.settings import STORE_VERSION, StoreSettings
-from vtr_jax.data.frame_store.source import seconds_as_stored
 from vtr_jax.data.tensorflow_host import import_tensorflow
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DATASET_NAME = "frame_store"
 TFDS_SPLIT = "clips"
+INFO_FILE = "dataset_info.json"  # tensorflow-datasets gives it this name
 SHARD_PATTERN = f"{DATASET_NAME}-{TFDS_SPLIT}.tfrecord-*"
 _DESCRIPTION = "Frames of video clips, resized and cropped, made by vtr_jax."
 
@@ -31,7 +33,8 @@ def store_features(settings: StoreSettings) -> tfds.features.FeaturesDict:
     import_tensorflow()
     import tensorflow_datasets as tfds
 
-    shape = (settings.resolution, settings.resolution, 3)
+    side = settings.resolution if settings.stored_side is None else None
+    shape = (side, side, 3)
     image = tfds.features.Image(shape=shape, encoding_format=settings.encoding)
     float32, int64 = tfds.features.Scalar(np.float32), tfds.features.Scalar(np.int64)
     return tfds.features.FeaturesDict(
@@ -110,10 +113,15 @@ def _shard_by_shard(records: Iterable[bytes], shard_bytes: int) -> Iterator[Iter
 def _write_shard(path: Path, records: Iterator[bytes]) -> int:
     tf = import_tensorflow()
     count = 0
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-            count += 1
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+                count += 1
+    except tf.errors.OpError as error:
+        no_room = isinstance(error, tf.errors.ResourceExhaustedError) or "No space" in str(error)
+        code = errno.ENOSPC if no_room else errno.EIO
+        raise OSError(code, f"{error.message}; {path} cannot be written") from error
     return count
 
 

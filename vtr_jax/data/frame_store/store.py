@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vtr_jax.data.frame_store.index import INDEX_FILE, StoreIndex, build_index, read_index
+from vtr_jax.data.frame_store.index import StoreIndex, read_index, scan_records
 from vtr_jax.data.frame_store.settings import STORE_VERSION, StoreSettings
-from vtr_jax.data.frame_store.shards import DATASET_NAME, TFDS_SPLIT
+from vtr_jax.data.frame_store.shards import DATASET_NAME, INFO_FILE, TFDS_SPLIT
 from vtr_jax.data.split import Split
 from vtr_jax.data.tensorflow_host import import_tensorflow
 
@@ -34,9 +34,15 @@ class FrameStore:
     """
 
     def __init__(
-        self, directory: Path, settings: StoreSettings, version: str, index: StoreIndex
+        self,
+        directory: Path,
+        settings: StoreSettings,
+        version: str,
+        index: StoreIndex,
+        damage: tuple[str, ...] = (),
     ) -> None:
         self._descriptors: list[int] = []
+        self.damage = damage
         self.directory = directory
         self.index = index
         self._settings = settings
@@ -45,27 +51,30 @@ class FrameStore:
             self._descriptors.append(os.open(directory / str(name), os.O_RDONLY))
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> FrameStore:
+    def open(cls, directory: str | os.PathLike[str], damaged: str = "skip") -> FrameStore:
         """Opens a store; makes its index again where that is absent or older than the records.
+
+        damaged: "skip" leaves out the clips that a record file lost (it is cut off, or unreadable
+        from some place on), warns, and lists the files in `damage`; they then count as not
+        stored. "fatal" raises DamagedStore instead.
 
         Raises FileNotFoundError where there is no finished store, ValueError where a newer
         version of the program wrote it, and DamagedStore naming the file that is at fault.
         """
+        if damaged not in ("skip", "fatal"):
+            raise ValueError(f"damaged: expected 'skip' or 'fatal', got {damaged!r}")
         folder = Path(directory)
         info = _read_dataset_info(folder)
         shard_lengths = _shard_lengths(info, folder)
         settings = StoreSettings.from_dict(_read_json(folder / "metadata.json"))
         _require_shards(folder, len(shard_lengths))
-        index = read_index(folder)
-        if index is None or not index.describes(folder):
-            index = _make_index_again(folder)
-        counted = np.bincount(index.shards, minlength=len(shard_lengths)).tolist()
-        if counted != shard_lengths:
-            raise DamagedStore(
-                f"{folder}: dataset_info.json counts {shard_lengths} clips in the record files, "
-                f"they hold {counted}; delete the store and run `vtr prepare` again"
-            )
-        return cls(folder, settings, info["version"], index)
+        index, damage = _readable_index(folder)
+        messages = _describe_damage(folder, index, damage, shard_lengths)
+        if messages and damaged == "fatal":
+            raise DamagedStore("; ".join(messages))
+        for message in messages:
+            _log.warning("%s", message)
+        return cls(folder, settings, info["version"], index, tuple(messages))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -111,8 +120,8 @@ class FrameStore:
             raise DamagedStore(f"{self.name_of(index)} cannot be read: {error}") from error
         if zlib.crc32(record) != self.index.checksums[index]:
             raise DamagedStore(
-                f"{self.name_of(index)} is damaged; delete {self.directory / INDEX_FILE}, or the "
-                "whole store, and run `vtr prepare` again"
+                f"{self.name_of(index)} is damaged; run the same `vtr prepare` again with "
+                "--verify, which decodes damaged clips again"
             )
         return record
 
@@ -150,8 +159,10 @@ class FrameStore:
             raise ValueError(
                 f"{self.directory}: {len(missing)} of the {len(split.clips)} clips of "
                 f"{split.dataset} {split.name} are not in this frame store: "
-                f"{', '.join(missing[:_LISTED])}{more}. Add them with `vtr prepare` (its "
-                "report.json tells why clips were left out), or leave them out of the split"
+                f"{', '.join(missing[:_LISTED])}{more}. Add them with `vtr prepare` (--splits=all "
+                "where it prepared other splits only; its report.json tells why clips were left "
+                "out), or leave them out: --config.data.skip_missing=True of `vtr train`, "
+                f"--skip_missing of `vtr evaluate`{'; '.join(['', *self.damage])}"
             )
 
     def covered_part(self, split: Split) -> tuple[Split, list[str]]:
@@ -176,10 +187,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_dataset_info(folder: Path) -> dict[str, Any]:
-    path = folder / "dataset_info.json"
+    path = folder / INFO_FILE
     if not path.exists():
         raise FileNotFoundError(
-            f"{folder}: no finished frame store there (no dataset_info.json); make it, or finish "
+            f"{folder}: no finished frame store there (no {INFO_FILE}); make it, or finish "
             "it after an interruption, with `vtr prepare`"
         )
     info = _read_json(path)
@@ -204,7 +215,7 @@ def _shard_lengths(info: dict[str, Any], folder: Path) -> list[int]:
     for tfds_split in info.get("splits", []):
         if tfds_split["name"] == TFDS_SPLIT:
             return [int(length) for length in tfds_split["shardLengths"]]
-    raise DamagedStore(f"{folder / 'dataset_info.json'}: no split {TFDS_SPLIT!r} in it")
+    raise DamagedStore(f"{folder / INFO_FILE}: no split {TFDS_SPLIT!r} in it")
 
 
 def _require_shards(folder: Path, count: int) -> None:
@@ -220,14 +231,35 @@ def _require_shards(folder: Path, count: int) -> None:
         )
 
 
-def _make_index_again(folder: Path) -> StoreIndex:
+def _readable_index(folder: Path) -> tuple[StoreIndex, dict[int, str]]:
+    index = read_index(folder)
+    if index is not None and index.describes(folder):
+        return index.readable_part(folder)
     _log.info("%s: making the index from the record files", folder)
-    try:
-        index = build_index(folder)
-    except OSError as error:
-        raise DamagedStore(str(error)) from error
+    index, damage = scan_records(folder)
+    if damage:  # not kept: a restored record file must count again
+        return index, damage
     try:
         index.write(folder)
     except OSError as error:
         _log.warning("%s: the index cannot be kept (%s); it is made at every start", folder, error)
-    return index
+    return index, damage
+
+
+def _describe_damage(
+    folder: Path, index: StoreIndex, damage: dict[int, str], shard_lengths: list[int]
+) -> list[str]:
+    """One line a damaged record file; raises DamagedStore where a whole one does not fit."""
+    counted = np.bincount(index.shards, minlength=len(shard_lengths)).tolist()
+    for shard, (found, expected) in enumerate(zip(counted, shard_lengths, strict=True)):
+        if found > expected or (found < expected and shard not in damage):
+            raise DamagedStore(
+                f"{folder}: dataset_info.json counts {shard_lengths} clips in the record files, "
+                f"they hold {counted}; delete the store and run `vtr prepare` again"
+            )
+    return [
+        f"{folder / str(index.shard_names[shard])}: {found}: "
+        f"{shard_lengths[shard] - counted[shard]} of its {shard_lengths[shard]} clips are left "
+        "out; restore it, or run the same `vtr prepare` again, which decodes them again"
+        for shard, found in damage.items()
+    ]
