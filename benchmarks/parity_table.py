@@ -14,8 +14,9 @@ from pathlib import Path
 
 import jax
 
-from vtr_jax.parity.cases import find_cases, kind_of, load_case
+from vtr_jax.parity.cases import find_cases, load_case
 from vtr_jax.parity.compare import compare_case
+from vtr_jax.parity.kinds import kind_of
 
 DEFAULT = Path(__file__).resolve().parents[1] / "tests/parity/golden"
 

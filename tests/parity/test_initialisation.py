@@ -13,7 +13,8 @@ import pytest
 from vtr_jax.convert.checkpoint_file import open_checkpoint
 from vtr_jax.convert.from_state_dict import retriever_from_state_dict, to_state_dict
 from vtr_jax.models.initialise import initialise_from_clip
-from vtr_jax.parity.cases import NOT_BUILT_HEADS, find_cases, kind_of
+from vtr_jax.parity.cases import find_cases
+from vtr_jax.parity.kinds import kind_of
 
 FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parent / "golden"))
 VARIANTS = [
@@ -22,25 +23,23 @@ VARIANTS = [
     if kind_of(path) == "initialisation"
     for variant in json.loads(path.read_text())["result"]
 ]
+SIZES_OF_HEAD = {"seqTransf": ("temporal_layers",), "tightTransf": ("cross_layers",)}
 
 
 @pytest.mark.parametrize(("path", "variant"), VARIANTS)
 def test_initialisation(path, variant):
     head, linear_patch = variant.split("-")
-    if head in NOT_BUILT_HEADS["clip4clip"]:
-        pytest.skip(f"not built: clip4clip {head}")
     case = json.loads(path.read_text())
     source = path.parent.parent / "files" / Path(case["source_file"]).name
     if not source.is_file():
         pytest.skip(f"{source.name} is not in this folder")
     tensors = open_checkpoint(source).tensors
     clip = retriever_from_state_dict(tensors, "clip")
-    sizes = (
-        {"temporal_layers": case["config"]["cross_num_hidden_layers"]}
-        if head == "seqTransf"
-        else {}
-    )
+    layers = case["config"]["cross_num_hidden_layers"]
+    sizes = {name: layers for name in SIZES_OF_HEAD.get(head, ())}
     options = {"sim_header": head, "linear_patch": linear_patch}
+    if head == "tightTransf":
+        options["cross_num_attention_heads"] = 1
     retriever = initialise_from_clip(clip, "clip4clip", jax.random.key(0), options, sizes)
     ours = to_state_dict(retriever)
     recorded = case["result"][variant]["keys"]

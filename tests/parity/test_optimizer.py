@@ -17,7 +17,8 @@ from vtr_jax.convert.names.params import applicable_rows, original_keys
 from vtr_jax.models.clip import clip_config
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import abstract_retriever
-from vtr_jax.parity.cases import fill, find_cases, kind_of
+from vtr_jax.parity.cases import fill, find_cases
+from vtr_jax.parity.kinds import kind_of
 from vtr_jax.training.optimizer import Group, bert_adam, clip_by_global_norm, warmup_cosine
 from vtr_jax.training.parameter_groups import parameter_groups, trainable_mask
 from vtr_jax.training.step import MAX_LOGIT_SCALE

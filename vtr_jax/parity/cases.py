@@ -14,29 +14,9 @@ from typing import Any
 
 import numpy as np
 
-LOGIT_SCALE = np.array(2.6592, np.float32)
+from vtr_jax.parity.kinds import recorded_system
 
-# Recorded for the reader, not to be equalled.
-INFORMATION = {
-    ("clip4clip", "allgather"),
-    ("clip4clip", "half-meanP-2d"),
-    ("clip4clip", "bertadam-half"),
-}
-KIND_OF_NAME = {
-    ("clip4clip", "bertadam"): "optimizer",
-    ("clip4clip", "bertadam-innerclip"): "optimizer",
-    ("clip4clip", "freeze"): "freeze",
-    ("clip4clip", "init-trick"): "initialisation",
-}
-KIND_OF_SYSTEM = {
-    "metrics": "evaluation",
-    "eval_protocol": "evaluation",
-    "tokenizer": "data",
-    "frames": "data",
-}
-NOT_BUILT_SYSTEMS = ("drl", "backbone_tvr", "emcl", "eercf", "internvideo")
-NOT_BUILT_HEADS = {"clip4clip": ("seqLSTM", "tightTransf")}
-FILE_SYSTEMS = {"clip-file": "clip", "clip4clip-file": "clip4clip"}
+LOGIT_SCALE = np.array(2.6592, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,51 +73,32 @@ def normal_frames(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
 
 
-def system_of(path: Path, record: Any) -> str:
-    """The system a case belongs to: what the record says, else the folder's name."""
-    named = record.get("system") if isinstance(record, dict) else None
-    folder = path.parent.name
-    return folder if folder in KIND_OF_SYSTEM or named is None else named
-
-
-def kind_of(path: Path) -> str:
-    """What kind of case a JSON file is.
-
-    "model", "file", "optimizer", "freeze", "initialisation", "evaluation", "data", "tensor-file",
-    "information", or "not built: NAME" for a system or head of the design that is still to
-    come. Raises ValueError for any other.
-    """
-    record = json.loads(path.read_text(encoding="utf-8"))
-    system, name = system_of(path, record), path.stem
-    owner = FILE_SYSTEMS.get(system, system.removesuffix("-file"))
-    if owner in NOT_BUILT_SYSTEMS or path.parent.name in NOT_BUILT_SYSTEMS:
-        return f"not built: {owner if owner in NOT_BUILT_SYSTEMS else path.parent.name}"
-    if (system, name) in INFORMATION or path.name in ("bad_video_behaviour.json", "config.json"):
-        return "information"
-    if (system, name) in KIND_OF_NAME:
-        return KIND_OF_NAME[(system, name)]
-    if system in KIND_OF_SYSTEM:
-        return KIND_OF_SYSTEM[system]
-    if system == "tensor-file" or name == "clip4clip-pytorch_opt":
-        return "tensor-file"
-    if owner not in ("clip", "clip4clip"):
-        files = NOT_BUILT_SYSTEMS
-        if any(name.startswith(each) for each in files):
-            return f"not built: {name.split('-')[0]}"
-        raise ValueError(f"{path}: unknown system {system!r}")
-    header = record["config"].get("task_config", {}).get("sim_header")
-    if header in NOT_BUILT_HEADS.get(owner, ()):
-        return f"not built: {owner} {header}"
-    return "file" if system in FILE_SYSTEMS else "model"
-
-
 def find_cases(folder: Path) -> Iterator[Path]:
     """Every case's JSON below a folder, in order."""
     return iter(sorted(path for path in folder.rglob("*.json") if path.name != "config.json"))
 
 
+def case_file(path: Path, record: dict[str, Any]) -> Path | None:
+    """The checkpoint that a case of kind "file" is about, None where no file is named.
+
+    A folder for the Hugging Face layout.
+    """
+    if "file" not in record:
+        return None
+    file = path.parent / record["file"].split(" ")[0]
+    return file.parent if file.name == "model.safetensors" else file
+
+
 def load_case(path: Path) -> Case:
-    """A case of kind "model" or "file"."""
+    """A case of kind "model" or "file".
+
+    A file's record may name the recorded case whose numbers it reproduces ("reproduces",
+    "golden"); then the case is that one. Raises ValueError for a record without configuration.
+    """
     record = json.loads(path.read_text(encoding="utf-8"))
-    system = system_of(path, record)
-    return Case(path, FILE_SYSTEMS.get(system, system), record["config"], record)
+    elsewhere = record.get("reproduces") or record.get("golden")
+    if elsewhere:
+        return load_case((path.parent / elsewhere).resolve().with_suffix(".json"))
+    if "config" not in record:
+        raise ValueError(f"{path}: a recorded case needs a configuration ('config')")
+    return Case(path, recorded_system(path, record), record["config"], record)

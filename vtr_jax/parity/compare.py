@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,9 +15,14 @@ import numpy as np
 
 from vtr_jax.convert.from_state_dict import retriever_from_state_dict, to_state_dict
 from vtr_jax.models.features import TextFeatures, VideoFeatures
+from vtr_jax.models.recipes.recipe import Picks
 from vtr_jax.models.retriever import Retriever
-from vtr_jax.parity.arrays import ARRAYS, INPUTS
 from vtr_jax.parity.cases import Case, case_weights, normal_frames
+from vtr_jax.parity.recorded import Arrays, RecordedArray
+from vtr_jax.parity.systems import SYSTEMS
+
+INPUTS = ("image", "token_ids", "token_mask", "video_mask", "video")
+NOT_OUTPUTS = ("gradnorm/", "gradhead/", "head/", "sum/")
 
 # What a careful float32 port keeps: it reaches about a tenth of these.
 TOLERANCES: dict[str, float] = {
@@ -55,59 +62,88 @@ class Inputs:
     token_mask: np.ndarray
     frames: np.ndarray
     frame_mask: np.ndarray
+    picks: Picks | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What a retriever makes of the inputs."""
+    """What a retriever makes of the inputs.
+
+    scores, train_scores: the named matrices of evaluation and of training. loss: (loss, terms).
+    """
 
     retriever: Retriever
     inputs: Inputs
     text: TextFeatures
     video: VideoFeatures
 
+    @functools.cached_property
+    def scores(self) -> dict[str, jax.Array]:
+        return self.retriever.scores(self.text, self.video)
+
+    @functools.cached_property
+    def train_scores(self) -> dict[str, jax.Array]:
+        return self.retriever.scores(self.text, self.video, train=True)
+
+    @functools.cached_property
+    def loss(self) -> tuple[jax.Array, dict[str, Any]]:
+        return self.retriever.loss(self.text, self.video, picks=self.inputs.picks)
+
 
 def retriever_of(case: Case, weights: dict[str, Any] | None = None) -> Retriever:
     """The retriever a case describes, from its own weights or those given."""
-    options: dict[str, Any] = {}
-    task = case.config.get("task_config", {})
-    for name in ("sim_header", "linear_patch", "loose_type"):
-        if name in task:
-            options[name] = task[name]
-    clip = case.config.get("clip", case.config)
-    if "transformer_heads" in clip:
-        options["text_heads"] = clip["transformer_heads"]
+    options = SYSTEMS[case.system].options(case.config)
     return retriever_from_state_dict(weights or case_weights(case), case.system, **options)
 
 
-def case_inputs(case: Case, arrays: dict[str, np.ndarray]) -> Inputs:
-    """The inputs of a case, pictures regenerated from its salt."""
-    salt, token_ids = case.record["salt"], arrays["token_ids"]
+def in_recorded_state(retriever: Retriever, case: Case, arrays: Arrays) -> Retriever:
+    """The retriever with the state a case was recorded in, where its system has one."""
+    state = SYSTEMS[case.system].state
+    return retriever if state is None else retriever.with_state(state(case, arrays))
+
+
+def case_inputs(case: Case, arrays: Arrays) -> Inputs:
+    """The inputs of a case; pictures are its own `video`, or regenerated from its salt.
+
+    `video` is [B,F,3,R,R] float32, normalised, channels first, as PyTorch programs feed it.
+    """
+    system, token_ids = SYSTEMS[case.system], arrays["token_ids"]
     token_mask = arrays.get("token_mask", (token_ids != 0).astype(np.int32))
-    clip = case.config.get("clip", case.config)
-    resolution = clip["image_resolution"]
-    if "video_mask" in arrays:
-        mask = arrays["video_mask"]
-        video = normal_frames(salt, "video", (*mask.shape, 3, resolution, resolution))
-        video[mask == 0] = 0.0
-        check_frames_checksum(case, video)
-        frames = np.moveaxis(video, 2, -1)
+    mask = arrays.get("video_mask", np.ones((len(token_ids), 1), np.int32))
+    if "video" in arrays:
+        video = np.array(arrays["video"], np.float32)
+    elif "video_mask" in arrays:
+        resolution = system.resolution(case.config)
+        shape = (*mask.shape, 3, resolution, resolution)
+        video = normal_frames(case.record["salt"], "video", shape)
     else:
-        image = normal_frames(salt, "image", (len(token_ids), 3, resolution, resolution))
-        frames = np.moveaxis(image, 1, -1)[:, None]
-        mask = np.ones(frames.shape[:2], np.int32)
+        resolution = system.resolution(case.config)
+        shape = (len(token_ids), 3, resolution, resolution)
+        video = normal_frames(case.record["salt"], "image", shape)[:, None]
+    video[mask == 0] = 0.0
+    if "video" not in arrays:
+        check_frames_checksum(case, video)
+    picks = None
+    if system.picks is not None and system.picks[0] in arrays:
+        picks = (jnp.asarray(arrays[system.picks[0]]), jnp.asarray(arrays[system.picks[1]]))
     return Inputs(
-        token_ids.astype(np.int32), token_mask.astype(np.int32), frames, mask.astype(np.int32)
+        token_ids.astype(np.int32),
+        token_mask.astype(np.int32),
+        np.moveaxis(video, 2, -1),
+        mask.astype(np.int32),
+        picks,
     )
 
 
 def check_frames_checksum(case: Case, video: np.ndarray) -> None:
     """Raise ValueError if regenerated pictures are not those the case was recorded with."""
-    recorded = case.record.get("video_sha256")
-    if recorded is not None and hashlib.sha256(video.tobytes()).hexdigest() != recorded:
-        raise ValueError(f"{case.name}: the regenerated frames differ from the recorded ones")
-    recorded = case.record.get("video_crc32")
-    if recorded is not None and zlib.crc32(video.tobytes()) != recorded:
+    stored = {**case.record.get("inputs", {}), **case.record}
+    contiguous = np.ascontiguousarray(video).tobytes()
+    found = {
+        "video_sha256": hashlib.sha256(contiguous).hexdigest(),
+        "video_crc32": zlib.crc32(contiguous),
+    }
+    if any(name in stored and stored[name] != value for name, value in found.items()):
         raise ValueError(f"{case.name}: the regenerated frames differ from the recorded ones")
 
 
@@ -137,6 +173,7 @@ def loss_gradients(retriever: Retriever, inputs: Inputs) -> Retriever:
         loss, _ = r.loss(
             TextFeatures(*text, jnp.asarray(inputs.token_mask)),
             VideoFeatures(*video, jnp.asarray(inputs.frame_mask)),
+            picks=inputs.picks,
         )
         return loss
 
@@ -148,22 +185,34 @@ def loss_gradients(retriever: Retriever, inputs: Inputs) -> Retriever:
     )
 
 
-def deviation(kind: str, name: str, ours: np.ndarray, recorded: np.ndarray) -> Deviation:
+def deviation(
+    kind: str,
+    name: str,
+    ours: np.ndarray,
+    recorded: np.ndarray,
+    tolerance: float | None = None,
+) -> Deviation:
     """The largest difference of two arrays in the measure of their kind; NaN equals NaN.
 
-    A difference in shape counts as infinite.
+    tolerance: None for the kind's. A difference in shape counts as infinite, and so does an
+    infinite value that the other array does not have.
     """
+    tolerance = TOLERANCES[kind] if tolerance is None else tolerance
     ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
-    if ours.shape != recorded.shape or (np.isnan(ours) != np.isnan(recorded)).any():
-        return Deviation(name, kind, float("inf"), TOLERANCES[kind])
-    finite = recorded[~np.isnan(recorded)]
-    difference = np.abs(ours[~np.isnan(ours)] - finite)
+    if ours.shape != recorded.shape:
+        return Deviation(name, kind, float("inf"), tolerance)
+    compared = np.isfinite(recorded)
+    elsewhere_equal = np.array_equal(ours[~compared], recorded[~compared], equal_nan=True)
+    if not elsewhere_equal or not np.isfinite(ours[compared]).all():
+        return Deviation(name, kind, float("inf"), tolerance)
+    finite = recorded[compared]
+    difference = np.abs(ours[compared] - finite)
     largest = float(difference.max()) if difference.size else 0.0
     if kind == "logits" and finite.size:
         largest /= float(np.ptp(finite)) or 1.0
     if kind == "loss" and finite.size:
         largest /= float(np.abs(finite).max()) or 1.0
-    return Deviation(name, kind, largest, TOLERANCES[kind])
+    return Deviation(name, kind, largest, tolerance)
 
 
 def compare_gradients(gradients: Retriever, arrays: dict[str, np.ndarray]) -> list[Deviation]:
@@ -212,21 +261,33 @@ def compare_case(case: Case, retriever: Retriever | None = None) -> list[Deviati
     that nothing here is compared with.
     """
     arrays = case.arrays()
-    retriever = retriever or retriever_of(case)
+    retriever = in_recorded_state(retriever or retriever_of(case), case, arrays)
     inputs = case_inputs(case, arrays)
     outputs = run_case(retriever, inputs)
-    table = ARRAYS[case.system]
-    deviations = []
-    for name, recorded in arrays.items():
-        if name in INPUTS or name.startswith(("gradnorm/", "gradhead/", "head/", "sum/")):
-            continue
-        array = table.get(name)
-        if array is None:
-            raise ValueError(f"{case.name}: nothing here corresponds to the recorded {name!r}")
-        if array.value is not None:
-            deviations.append(deviation(array.kind, name, array.value(outputs), recorded))
+    deviations = [
+        deviation(array.kind, name, array.value(outputs), recorded, _stated(array, case))
+        for name, array, recorded in _compared_arrays(case, arrays)
+        if array.value is not None
+    ]
     if any(name.startswith("gradnorm/") for name in arrays):
         deviations += compare_gradients(loss_gradients(retriever, inputs), arrays)
     if not deviations:
         raise ValueError(f"{case.name}: recorded nothing that could be compared")
     return deviations
+
+
+def _stated(array: RecordedArray, case: Case) -> float | None:
+    return None if array.tolerance is None else array.tolerance(case)
+
+
+def _compared_arrays(case: Case, arrays: Arrays) -> Iterator[tuple[str, RecordedArray, np.ndarray]]:
+    """The recorded arrays that are neither inputs nor gradients, each with its row."""
+    system = SYSTEMS[case.system]
+    inputs = {*INPUTS, *(system.picks or ()), *system.inputs}
+    for name, recorded in arrays.items():
+        if name in inputs or name.startswith(NOT_OUTPUTS):
+            continue
+        array = system.arrays.get(name)
+        if array is None:
+            raise ValueError(f"{case.name}: nothing here corresponds to the recorded {name!r}")
+        yield name, array, recorded
