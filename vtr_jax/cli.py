@@ -60,47 +60,15 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(arguments: Sequence[str]) -> None:
     """Decode the videos of a data set once, into a frame store."""
-    from vtr_jax.data.annotations import read_split
-    from vtr_jax.data.frame_store.prepare import prepare as prepare_store
+    from vtr_jax.data.frame_store.command import add_arguments, run_prepare
 
     parser = _parser(
         "prepare", prepare, "--name=value options of the annotation reader, e.g. --train_list=7k"
     )
     _add_data_arguments(parser)
-    parser.add_argument("--videos", required=True, help="folder with the video files")
-    parser.add_argument("--splits", default="train,val,test", help="default: train,val,test")
-    parser.add_argument("--framerate", type=int, default=1, help="frames a second (default 1)")
-    parser.add_argument(
-        "--resolution",
-        type=int,
-        default=224,
-        help="pixels a side, as the image tower's (default 224, as most CLIPs)",
-    )
-    parser.add_argument("--encoding", default="jpeg", choices=("jpeg", "png"))
-    parser.add_argument("--workers", type=int, help="processes; default: one a core")
-    parser.add_argument(
-        "--max_bad_share",
-        type=float,
-        default=0.05,
-        help="fail above this share of unreadable clips (default 0.05)",
-    )
+    add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
-    options = parse_options(rest, READ_SPLIT_NAMES)
-    splits = [
-        read_split(known.dataset, known.annotations, name, **options)
-        for name in known.splits.split(",")
-    ]
-    report = prepare_store(
-        splits,
-        known.videos,
-        known.store,
-        framerate=known.framerate,
-        resolution=known.resolution,
-        encoding=known.encoding,
-        workers=known.workers,
-        max_bad_share=known.max_bad_share,
-    )
-    print(report)
+    run_prepare(known, parse_options(rest, READ_SPLIT_NAMES))
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -1,0 +1,127 @@
+"""What `vtr prepare` does: annotations and video files to a frame store."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from vtr_jax.data.frame_store.settings import ENCODINGS, RULES, StoreSettings
+
+_SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `vtr prepare` that are not about annotations and store."""
+    parser.add_argument(
+        "--videos", required=True, help="folder with the video files, or with folders of frames"
+    )
+    parser.add_argument(
+        "--splits", default="all", help="names with commas; default: all that the annotations have"
+    )
+    _add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
+    run = parser.add_argument_group("how it is made")
+    run.add_argument("--workers", type=int, help="processes; default: one a core")
+    run.add_argument(
+        "--max_bad_share",
+        type=float,
+        default=0.05,
+        help="fail above this share of unreadable clips (default 0.05)",
+    )
+    run.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="estimate time and bytes from a sample",
+    )
+    run.add_argument(
+        "--verify",
+        action="store_true",
+        help="also read every stored record; damaged clips are decoded again",
+    )
+    run.add_argument("--beam_runner", help="decode on Apache Beam: DirectRunner, FlinkRunner, ...")
+    run.add_argument(
+        "--beam_option",
+        action="append",
+        default=[],
+        help="an option of Beam's own, may be repeated: --beam_option=--flink_master=HOST:8081",
+    )
+
+
+def _add_settings(group: Any) -> None:
+    default = StoreSettings()
+    group.add_argument(
+        "--frame_rule",
+        choices=RULES,
+        default=default.frame_rule,
+        help="which original's choice of frames: opencv (CLIP4Clip's whole seconds, the default), "
+        "decord (DRL, EMCL, ...), xpool, or of folders of image files",
+    )
+    group.add_argument(
+        "--framerate",
+        type=int,
+        default=default.framerate,
+        help="frames a second (default 1; 0 with opencv: all); emcl_folder: every so many files",
+    )
+    group.add_argument(
+        "--num_frames",
+        type=int,
+        default=default.num_frames,
+        help="of xpool and cap4video_segments_folder: frames a clip (default 12)",
+    )
+    group.add_argument(
+        "--resolution",
+        type=int,
+        default=default.resolution,
+        help="pixels a side, as the image tower's (default 224, as most CLIPs; also 288, 336)",
+    )
+    group.add_argument(
+        "--stored_side",
+        type=int,
+        help="keep whole pictures with this shorter side, 0: the video's own, so that augmentation "
+        "comes before the crop; default: squares of the resolution",
+    )
+    group.add_argument("--encoding", default=default.encoding, choices=ENCODINGS)
+    group.add_argument(
+        "--jpeg_quality", type=int, default=default.jpeg_quality, help="1 to 95 (default 95)"
+    )
+    group.add_argument(
+        "--min_frames",
+        type=int,
+        default=default.min_frames,
+        help="leave out clips with fewer (default 1)",
+    )
+
+
+def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> None:
+    """Prepares the store, or estimates what that would take, and prints what came of it."""
+    from vtr_jax.data.annotations import read_available_splits, read_split
+    from vtr_jax.data.frame_store.beam import BeamRunner
+    from vtr_jax.data.frame_store.estimate import estimate
+    from vtr_jax.data.frame_store.prepare import prepare
+
+    source = (known.dataset, known.annotations)
+    if known.splits == "all":
+        found, missing = read_available_splits(*source, **reader_options)
+        splits = list(found.values())
+        for name, reason in missing.items():
+            print(f"no split {name}: {reason}")
+    else:
+        splits = [read_split(*source, name, **reader_options) for name in known.splits.split(",")]
+    settings = {name: getattr(known, name) for name in _SETTINGS}
+    if known.dry_run:
+        print(estimate(splits, known.videos, known.store, workers=known.workers, **settings))
+        return
+    beam_runner = None
+    if known.beam_runner:
+        beam_runner = BeamRunner(known.beam_runner, tuple(known.beam_option))
+    report = prepare(
+        splits,
+        known.videos,
+        known.store,
+        workers=known.workers,
+        max_bad_share=known.max_bad_share,
+        verify=known.verify,
+        beam_runner=beam_runner,
+        **settings,
+    )
+    print(report)
