@@ -8,32 +8,39 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "vtr_jax/__init__.py").read_text())[1]
 
+# Every name says what it is for; what can be spared at run time is an extra below.
 REQUIRED = [
-    # 0.10.2 is the newest JAX for Python 3.11, and what every recorded number was compared on.
+    # Arrays, compilation, the mesh. 0.10.2 is the newest for Python 3.11, and what every recorded
+    # number was compared on.
     "jax>=0.10.2,<0.11",
-    # 0.13 is to change the defaults of NNX's graph mode.
+    # NNX modules, the two towers and the heads; 0.13 is to change defaults of its graph mode.
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8",  # gradient transformations
     "orbax-checkpoint>=0.12.8",  # checkpoints that survive kills and mesh changes
     "ml_collections>=1.1.0",  # typed configs, overridable from the command line
     "absl-py>=2.1",  # flags of `vtr train`
-    "numpy>=2.0",
+    "numpy>=2.0",  # arrays on the host: decoding, ranks, files
     "av>=15.0",  # video decoding, FFmpeg inside the wheel
     "Pillow>=11.0",  # resizing exactly as the original programs do
     "instant-clip-tokenizer>=0.1.1",  # CLIP's tokens, vocabulary inside the wheel
     "ftfy>=6.3",  # the text repair that CLIP's tokeniser starts with
     "safetensors>=0.5",  # Hugging Face weights
     "transformers>=5.0",  # tokenisers and checkpoints in the Hugging Face format
-    "tqdm>=4.66",
+    "tqdm>=4.66",  # how far preparing and training are
     "matplotlib>=3.9",  # curves of the visual report
     # Frame store and input pipeline only; models, training step and conversion never import them.
-    "tensorflow-cpu>=2.20; platform_system != 'Darwin'",
-    "tensorflow>=2.20; platform_system == 'Darwin'",
-    "tensorflow-datasets>=4.9.10",
+    "tensorflow-cpu>=2.20; platform_system != 'Darwin'",  # tf.data: decoding runs ahead
+    "tensorflow>=2.20; platform_system == 'Darwin'",  # tensorflow-cpu has no macOS wheels
+    "tensorflow-datasets>=4.9.10",  # the frame store's format
     "importlib_resources>=6.0",  # tensorflow-datasets 4.9.10 imports it without saying so
 ]
 
-TEST = ["pytest>=9.0", "hypothesis>=6.100", "ruff==0.17.5", "mypy==2.4.1"]
+TEST = [
+    "pytest>=9.0",
+    "hypothesis>=6.100",  # properties over drawn inputs
+    "ruff==0.17.5",  # lint and format; pinned, since a new one may judge otherwise
+    "mypy==2.4.1",  # types; pinned for the same reason
+]
 
 setup(
     name="vtr_jax",
@@ -47,9 +54,9 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "test": TEST,
-        "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],
-        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-        "tensorboard": ["tensorboardX>=2.6"],
+        "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],  # NVIDIA GPUs
+        "tpu": ["jax[tpu]>=0.10.2,<0.11"],  # TPUs
+        "tensorboard": ["tensorboardX>=2.6"],  # --config.tensorboard=True, without TensorFlow
     },
     entry_points={"console_scripts": ["vtr = vtr_jax.cli:main"]},
 )

@@ -4,8 +4,9 @@
 #   bash scripts/demo.sh              everything, into demo/
 #   bash scripts/demo.sh --short      every stage in little, into demo-short/
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
+answer_help "$@"
 install_vtr_jax ""
 # Huge pages spare the CPU most page faults of large arrays: a quarter of a training step.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"

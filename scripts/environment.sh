@@ -1,14 +1,31 @@
-# Makes or reuses .venv with vtr_jax installed. Sourced from the repository root by the other
-# scripts: `install_vtr_jax EXTRAS`, with EXTRAS such as "" or "[test]".
+# Makes, mends or reuses .venv with vtr_jax installed. Sourced from the repository root by the other
+# scripts: `answer_help "$@"`, then `install_vtr_jax EXTRAS`, with EXTRAS such as "" or "[test]".
 
 fail() { echo "error: $*" >&2; exit 1; }
+
+# The comment at the head of a script is its help.
+answer_help() {
+    local argument script
+    script="$(dirname "${BASH_SOURCE[0]}")/$(basename "$0")"
+    for argument in "$@"; do
+        case "$argument" in
+        --help | -h)
+            awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$script"
+            exit 0
+            ;;
+        esac
+    done
+}
+
+right_python() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null
+}
 
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" python3.11 python3.12 python3; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
-        "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-            2>/dev/null && { echo "$candidate"; return; }
+        right_python "$candidate" && { echo "$candidate"; return; }
     done
     fail "Python 3.11 or 3.12 is needed, found $(python3 --version 2>/dev/null || echo none);" \
         "install one of them or set PYTHON=/path/to/python3.11"
@@ -21,22 +38,55 @@ require_disk() {
         fail "$1 GiB of free disk are needed here, found $((free_kib / 1024 / 1024)) GiB"
 }
 
+# Why .venv cannot be installed into as it is; nothing if it can.
+venv_problem() {
+    local script module
+    right_python .venv/bin/python || { echo "its Python is gone or not 3.11 or 3.12"; return; }
+    module=$(.venv/bin/python -c 'import pip; print(pip.__path__[0])' 2>/dev/null) ||
+        { echo "it has no pip"; return; }
+    # Commands name their Python by an absolute path: a folder that was moved or copied breaks them.
+    script=$(.venv/bin/pip --version 2>/dev/null | sed 's/.* from \(.*\) (python.*/\1/')
+    [ "$script" -ef "$module" ] || echo "it was made in another folder"
+}
+
+make_venv() {
+    local python
+    python=$(find_python) || exit 1
+    echo "== making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv || fail "cannot make .venv (on Debian: apt-get install python3-venv)"
+}
+
+is_installed() {
+    [ -f .venv/installed ] && grep -qxF "$1" .venv/installed && [ -z "$(venv_problem)" ] &&
+        .venv/bin/vtr --version >/dev/null 2>&1 &&
+        .venv/bin/python -m pip check --disable-pip-version-check >/dev/null 2>&1
+}
+
+pip_install() {
+    echo "== installing vtr_jax$1 into .venv (about 3 GB, a few minutes the first time)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$1"
+}
+
 install_vtr_jax() {
-    local extras="$1" python stamp wanted
+    local extras="$1" problem wanted
     wanted="$(cksum <setup.py) $extras"
-    stamp=.venv/installed
-    if [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp" && [ -x .venv/bin/python ]; then
+    if is_installed "$wanted"; then
         echo "== using .venv"
         return
     fi
     require_disk 4
-    python=$(find_python) || exit 1
-    if [ ! -x .venv/bin/python ]; then
-        echo "== making .venv with $("$python" --version)"
-        "$python" -m venv .venv || fail "cannot make .venv (on Debian: apt-get install python3-venv)"
+    problem=$(venv_problem)
+    if [ -n "$problem" ]; then
+        [ ! -e .venv ] || echo "== .venv is of no use: $problem"
+        make_venv
     fi
-    echo "== installing vtr_jax$extras into .venv (about 2 GB, a few minutes the first time)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$extras" ||
-        fail "installation failed; the lines above say why"
-    echo "$wanted" >>"$stamp"
+    if ! pip_install "$extras"; then
+        echo "== that failed; trying once more in a new .venv"
+        make_venv
+        pip_install "$extras" || fail "installation failed; the lines above say why"
+    fi
+    .venv/bin/vtr --version >/dev/null || fail ".venv/bin/vtr does not run; delete .venv, try again"
+    echo "$wanted" >>.venv/installed
 }
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then answer_help "$@"; fi

@@ -2,8 +2,9 @@
 # The long checks, each of which the tests hold in little. About ten minutes on two cores.
 #   bash scripts/soak.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
+answer_help "$@"
 install_vtr_jax "[test]"
 echo "== converting an archive of ViT-L/14's size: peak memory"
 .venv/bin/python scripts/soak_conversion.py

@@ -2,12 +2,13 @@
 
     python scripts/soak_conversion.py [FOLDER]
 
-FOLDER (default: a temporary one) needs 2 GB; nothing is left in it. Exit code 1 if the conversion
-failed, took more than 2.2 times the file's size in memory, or changed a weight.
+FOLDER (default: the system's temporary one) needs 2 GB; nothing is left in it. Exit code 1 if the
+conversion failed, took more than 2.2 times the file's size in memory, or changed a weight.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import subprocess
@@ -75,7 +76,7 @@ def changed_weights(directory: Path, tensors: dict[str, LazyTensor]) -> list[str
     ]
 
 
-def main(folder: Path) -> int:
+def soak(folder: Path) -> int:
     """Write, convert, measure, compare; returns the exit code."""
     writer = load_writer()
     tensors = writer.random_tensors(writer.openai_shapes(**VIT_L14))
@@ -95,6 +96,15 @@ def main(folder: Path) -> int:
     return int(ratio > MAX_RATIO or bool(changed))
 
 
+def main() -> int:
+    """Convert in a folder of its own; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", help="where 2 GB are free; nothing is left there")
+    with tempfile.TemporaryDirectory(dir=parser.parse_args().folder) as temporary:
+        return soak(Path(temporary))
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as temporary:
-        sys.exit(main(Path(temporary)))
+    sys.exit(main())

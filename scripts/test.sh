@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Installs vtr_jax with its test tools into .venv and runs lint, format, types and all tests, the
 # models a second time in flax's other graph mode. Arguments go to pytest.
+#   bash scripts/test.sh
+#   bash scripts/test.sh tests/test_cli.py      these tests only
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
+answer_help "$@"
 install_vtr_jax "[test]"
 export PATH="$PWD/.venv/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=3
 

@@ -1,0 +1,68 @@
+"""The scripts: each answers --help, and a .venv that is of no use is told from one that is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(
+    path
+    for folder in ("scripts", "benchmarks")
+    for path in (REPOSITORY / folder).iterdir()
+    if path.suffix in (".sh", ".py")
+)
+NO_COMMAND = ("demo_report.py",)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_answers_help(script, tmp_path):
+    if script.name in NO_COMMAND:
+        pytest.skip(f"{script.name} is a part of another script")
+    program = "bash" if script.suffix == ".sh" else sys.executable
+    done = subprocess.run(
+        [program, script, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 10 and "installing" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def venv_problem(tmp_path):
+    """Says what scripts/environment.sh finds wrong with .venv in a folder."""
+    command = ["bash", "-c", f". {REPOSITORY / 'scripts' / 'environment.sh'}; venv_problem"]
+
+    def ask(folder=tmp_path):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+        return done.stdout.strip()
+
+    return ask
+
+
+def test_a_venv_that_is_of_no_use_is_told(venv_problem, tmp_path):
+    assert "Python is gone" in venv_problem()
+    home = tmp_path / ".venv"
+    venv.create(home, symlinks=True)
+    assert venv_problem() == "it has no pip"
+    (home / "bin" / "python").unlink()
+    (home / "bin" / "python").symlink_to("/nowhere/python")
+    assert "Python is gone" in venv_problem()
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="runs in no virtual environment")
+def test_a_good_venv_is_good_and_its_copy_is_not(venv_problem, tmp_path):
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    assert venv_problem() == ""
+    other = tmp_path / "other"
+    venv.create(other / ".venv", symlinks=True)
+    shutil.copy(Path(sys.prefix) / "bin" / "pip", other / ".venv" / "bin")
+    pip = other / ".venv" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "pip"
+    pip.mkdir()
+    (pip / "__init__.py").write_text("")
+    assert venv_problem(other) == "it was made in another folder"
