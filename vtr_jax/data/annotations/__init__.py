@@ -11,8 +11,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from vtr_jax.data.annotations.activitynet import read_activitynet
 from vtr_jax.data.annotations.choices import SPLIT_NAMES, MissingSplit, check_choice, nearest
+from vtr_jax.data.annotations.didemo import read_didemo
+from vtr_jax.data.annotations.lsmdc import read_lsmdc
 from vtr_jax.data.annotations.msrvtt import read_msrvtt
+from vtr_jax.data.annotations.msvd import read_msvd
 from vtr_jax.data.annotations.table import read_table, table_splits
 from vtr_jax.data.split import Split
 
@@ -25,7 +29,14 @@ __all__ = [
     "reader_options",
 ]
 
-READERS: dict[str, Callable[..., Split]] = {"msrvtt": read_msrvtt, "table": read_table}
+READERS: dict[str, Callable[..., Split]] = {
+    "activitynet": read_activitynet,
+    "didemo": read_didemo,
+    "lsmdc": read_lsmdc,
+    "msrvtt": read_msrvtt,
+    "msvd": read_msvd,
+    "table": read_table,
+}
 
 
 def read_split(

@@ -90,6 +90,12 @@ def read_msrvtt(
     captions_of = defaultdict(list)
     for video_id, caption in pairs:
         captions_of[video_id].append(caption)
+    if data_path.name != DATA_FILE and data_file is None and not captions_of.keys() >= set(ids):
+        covered = len(captions_of.keys() & set(ids))
+        raise MissingSplit(
+            f"split {split!r} needs {folder / DATA_FILE}: no such file, and the one JSON file of "
+            f"its form, {data_path.name}, has captions of {covered} of {len(ids)} videos"
+        )
     require_captions(list_path, ids, captions_of, data_path)
     if split != "train" or system == "xpool":
         return grouped_split("msrvtt", split, clips, captions_of)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +34,15 @@ class BadRow:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
+    """Read a UTF-8 text file, with or without a byte order mark, gzipped if its name ends in .gz.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not UTF-8; the message names the line.
+        ValueError: the file is not UTF-8 (the message names the line), or not gzipped.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such annotation file")
-    content = Path(path).read_bytes()
+    content = _bytes(Path(path))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -50,18 +53,48 @@ def read_text(path: str | os.PathLike[str]) -> str:
         ) from error
 
 
+def _bytes(path: Path) -> bytes:
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: no whole gzip file ({error}); download it again") from error
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not UTF-8 or not JSON; the message names the line.
+        ValueError: the file is not UTF-8, not JSON, or an object in it has a key twice; the
+            message names the line.
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _RepeatedKey as repeated:
+        place = [match.start() for match in re.finditer(re.escape(json.dumps(repeated.key)), text)]
+        line = text.count("\n", 0, place[1]) + 1 if len(place) > 1 else 1
+        raise ValueError(f"{path}, line {line}: {repeated.key!r} stands twice") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+class _RepeatedKey(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands twice, of which Python would keep the last, is refused."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKey(next(key for place, key in enumerate(keys) if key in keys[:place]))
+    return found
 
 
 def read_csv(

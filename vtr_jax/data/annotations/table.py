@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from vtr_jax.data.annotations.choices import MissingSplit, nearest
+from vtr_jax.data.annotations.pairs import split_of_pairs, timed_id
 from vtr_jax.data.annotations.rows import BadRow, Row, read_csv, read_jsonl, refuse_bad_rows
 from vtr_jax.data.split import Split, VideoClip, clip_name
 
@@ -65,15 +64,7 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
         existing = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
         hint = nearest(split, counts)
         raise MissingSplit(f"{path}: no rows of split {split!r}; there are: {existing}{hint}")
-    clips = tuple(dict.fromkeys(entry.clip for entry in chosen))
-    index_of = {clip: index for index, clip in enumerate(clips)}
-    return Split(
-        dataset="table",
-        name=split,
-        clips=clips,
-        captions=tuple(entry.caption for entry in chosen),
-        caption_clip=np.array([index_of[entry.clip] for entry in chosen], np.int32),
-    )
+    return split_of_pairs("table", split, [(entry.clip, entry.caption) for entry in chosen])
 
 
 def table_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -134,7 +125,7 @@ def _entry(row: Row, has_splits: bool) -> _Entry:
             raise ValueError(f"start is {start:g} and end is {end:g}, expected start before end")
     # From 0 to the end is the whole video, however it is written.
     start = start if end is not None else start or None
-    clip = VideoClip(_clip_id(file, start, end), file, start, end)
+    clip = VideoClip(timed_id(clip_name(file), start, end), file, start, end)
     split = _text(row, "split") if has_splits else EVERY_ROW
     return _Entry(row.line, clip, _text(row, "caption"), split)
 
@@ -161,13 +152,3 @@ def _seconds(row: Row, column: str) -> float | None:
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{column} is {value!r}, expected seconds from 0 on")
     return seconds
-
-
-def _clip_id(file: str, start: float | None, end: float | None) -> str:
-    if start is None and end is None:
-        return clip_name(file)
-    return f"{clip_name(file)}#{_short(start)}-{_short(end)}"
-
-
-def _short(seconds: float | None) -> str:
-    return "end" if seconds is None else repr(seconds).removesuffix(".0")
