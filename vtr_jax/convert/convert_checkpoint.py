@@ -20,6 +20,13 @@ from vtr_jax.convert.checkpoint_file import CheckpointFile, open_checkpoint, str
 from vtr_jax.convert.conversion_report import ConversionReport, assumptions
 from vtr_jax.convert.from_state_dict import config_of_state_dict
 from vtr_jax.convert.huggingface_names import openai_names
+from vtr_jax.convert.loading import (
+    LoadingOptions,
+    put_together,
+    take_loading_options,
+    with_model_names,
+)
+from vtr_jax.convert.merge import is_internvideo
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import params_from_original
 from vtr_jax.convert.recognise import Recognised, recognise
@@ -58,18 +65,24 @@ def _clip_names(file: CheckpointFile, recipe: str) -> CheckpointFile:
 
 def _is_bare_clip(file: CheckpointFile, recipe: str) -> bool:
     prefix = NAME_TABLES[recipe].clip_prefix
-    return bool(prefix) and "visual.proj" in file.tensors
+    return bool(prefix) and "visual.proj" in file.tensors and not is_internvideo(file.tensors)
 
 
-def _read(file: CheckpointFile, recipe: str, options: dict[str, Any]) -> Retriever:
-    """The retriever whose parameters are in the file, in the file's dtypes."""
+def _read(
+    file: CheckpointFile,
+    recipe: str,
+    options: dict[str, Any],
+    loading: LoadingOptions,
+    seed: int,
+) -> tuple[Retriever, tuple[str, ...]]:
+    """The retriever whose parameters are in the file, in the file's dtypes, and notes."""
     what = str(file.path)
-    config = config_of_state_dict(file.tensors, recipe, what, **options)
+    tensors, renaming = with_model_names(file.tensors, recipe)
+    config = config_of_state_dict(tensors, recipe, what, **options)
+    tensors, notes = put_together(tensors, config, loading, seed)
     abstract = abstract_retriever(config).params
-    params = params_from_original(
-        file.tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what
-    )
-    return Retriever(params, {}, config)
+    params = params_from_original(tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what)
+    return Retriever(params, {}, config), (*renaming, *notes)
 
 
 def _recognised(file: CheckpointFile, options: dict[str, Any]) -> Recognised:
@@ -123,10 +136,12 @@ def convert_checkpoint(
     CLIP or of a trained retriever. recipe: which system's retriever it becomes, None for the one
     that the file's names tell; CLIP weights for another recipe start one, what they lack drawn
     from seed. options: the recipe's, spelt as the original's flags, and activation,
-    vision_heads, text_heads, layer_norm_eps, end_of_text_id where names and shapes do not tell.
+    vision_heads, text_heads, layer_norm_eps, end_of_text_id where names and shapes do not tell;
+    those of LoadingOptions merge the file with CLIP, or let it lack parameters or have others.
     Raises FileNotFoundError, FileExistsError, or one ValueError naming all that does not fit;
     then nothing is left behind.
     """
+    loading, options = take_loading_options(options)
     if recipe is not None:
         split_options(recipe_named(recipe), options)
     check_new_directory(directory)
@@ -140,11 +155,11 @@ def convert_checkpoint(
     towers = _facts(file, given)
     notes = (*file.notes, *notes)
     if _is_bare_clip(file, recipe):
-        clip = _read(file, "clip", towers)
+        clip, loaded = _read(file, "clip", towers, loading, seed)
         retriever = initialise_from_clip(clip, recipe, jax.random.key(seed), own)
         notes = (*notes, f"CLIP weights start a {recipe}; what they lack is drawn from seed {seed}")
     else:
-        retriever = _read(file, recipe, {**towers, **own})
-    report = _report(file, retriever, towers, notes)
+        retriever, loaded = _read(file, recipe, {**towers, **own}, loading, seed)
+    report = _report(file, retriever, towers, (*notes, *loaded))
     write_retriever(directory, retriever.config, retriever.params, facts=report.facts())
     return report

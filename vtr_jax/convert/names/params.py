@@ -83,17 +83,22 @@ def _message(what: str, problems: Mapping[str, list[str]]) -> str:
     return "\n".join([*lines, f"nothing was loaded from {what}: {counts}"])
 
 
+def expected_shapes(table: NameTable, abstract: Params) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter that a table and abstract params ask for, by original key."""
+    return {
+        key: original_shape(row, leaf)
+        for row, leaf in applicable_rows(table, abstract)
+        for key in original_keys(row, leaf)
+    }
+
+
 def check_names(tensors: Mapping[str, Any], table: NameTable, abstract: Params, what: str) -> None:
     """Compare a state dict with what a table and abstract params ask for.
 
     tensors: anything with a shape by original key. Raises one ValueError that lists every
     missing, unexpected, mis-shaped and mistyped name.
     """
-    expected = {
-        key: original_shape(row, leaf)
-        for row, leaf in applicable_rows(table, abstract)
-        for key in original_keys(row, leaf)
-    }
+    expected = expected_shapes(table, abstract)
     problems = {
         "missing": [f"{key} {shape}" for key, shape in expected.items() if key not in tensors],
         "unexpected": [

@@ -1,0 +1,105 @@
+"""How a checkpoint is put together before it is converted: merged with CLIP, or incomplete.
+
+The options are spelt as InternVideo's flags where it has them; what its non-strict loading does
+without a word is an option of its own, and reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vtr_jax.convert.checkpoint_file import open_checkpoint
+from vtr_jax.convert.huggingface_names import openai_names
+from vtr_jax.convert.incomplete import expected_of, with_fresh, without_unknown
+from vtr_jax.convert.merge import is_internvideo, merge_with_clip, pretrained_names
+from vtr_jax.models.recipes import RetrieverConfig
+
+Loaded = tuple[dict[str, Any], tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadingOptions:
+    """What becomes of a checkpoint's tensors before they are parameters.
+
+    mergeclip: merge with the CLIP in the file pretrained_clip_name, mergeweight being CLIP's
+    share (None: 0.5). merge_projection: merge the video projection and its norm too, which
+    InternVideo means to and does not. allow_missing: draw what the file lacks. ignore_unknown:
+    leave out what the model does not have. Raises ValueError for other values, and for
+    options that need mergeclip.
+    """
+
+    pretrained_clip_name: str | None = None
+    mergeclip: bool = False
+    mergeweight: float | None = None
+    merge_projection: bool = False
+    allow_missing: bool = False
+    ignore_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("mergeclip", "merge_projection", "allow_missing", "ignore_unknown"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}: expected True or False, got {value!r}")
+        if self.mergeclip and self.pretrained_clip_name is None:
+            raise ValueError("mergeclip: needs the CLIP's file, pretrained_clip_name=ViT-L-14.pt")
+        if self.mergeclip:
+            return
+        for name in ("pretrained_clip_name", "mergeweight", "merge_projection"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: is read with mergeclip=True only")
+
+
+def take_loading_options(options: Mapping[str, Any]) -> tuple[LoadingOptions, dict[str, Any]]:
+    """Loading options and all others, apart; errors as LoadingOptions."""
+    names = {field.name for field in dataclasses.fields(LoadingOptions)}
+    loading = LoadingOptions(**{name: options[name] for name in options if name in names})
+    return loading, {name: options[name] for name in options if name not in names}
+
+
+def with_model_names(tensors: Mapping[str, Any], recipe: str) -> Loaded:
+    """An InternVideo file's tensors under its model's names; any other file's as they are.
+
+    Returns them and notes; ValueError as pretrained_names.
+    """
+    if recipe == "internvideo" and is_internvideo(tensors):
+        return pretrained_names(tensors)
+    return dict(tensors), ()
+
+
+def put_together(
+    tensors: Mapping[str, Any], config: RetrieverConfig, options: LoadingOptions, seed: int
+) -> Loaded:
+    """The tensors as the options want them, and notes that say what was done.
+
+    tensors: by the names of the model that config describes. Raises ValueError where a merge is
+    asked for another recipe than internvideo or cannot be done, and as open_checkpoint.
+    """
+    loaded, notes = dict(tensors), ()
+    if options.mergeclip:
+        loaded, notes = _merged(loaded, config, options)
+    if options.ignore_unknown:
+        loaded, more = without_unknown(loaded, config)
+        notes = (*notes, *more)
+    if options.allow_missing:
+        loaded, more = with_fresh(loaded, config, seed)
+        notes = (*notes, *more)
+    return loaded, notes
+
+
+def _merged(tensors: dict[str, Any], config: RetrieverConfig, options: LoadingOptions) -> Loaded:
+    if config.recipe != "internvideo":
+        raise ValueError(f"mergeclip: InternVideo merges with CLIP, {config.recipe} does not")
+    assert options.pretrained_clip_name is not None
+    clip = openai_names(open_checkpoint(Path(options.pretrained_clip_name)))
+    weight = 0.5 if options.mergeweight is None else options.mergeweight
+    try:
+        merged, notes = merge_with_clip(
+            tensors, clip.tensors, expected_of(config), weight, options.merge_projection
+        )
+    except ValueError as error:
+        raise ValueError(f"{clip.path}: {error}") from error
+    source = f"merged with {clip.path.absolute().name}, sha256 {clip.sha256[:16]}..."
+    return merged, (source, *notes)
