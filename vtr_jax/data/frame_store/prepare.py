@@ -162,7 +162,7 @@ class _Run:
         row = self._store.index_of(job.clip_id)
         if verify and not _is_whole(self._store, row):
             return False
-        recorded_at = (self._folder / "dataset_info.json").stat().st_mtime
+        recorded_at = (self._folder / INFO_FILE).stat().st_mtime
         return is_unchanged(self._store.index.source(row), job, recorded_at)
 
     def decode(self, run: Callable[[list[ClipJob], PartFolder], Outcomes]) -> None:

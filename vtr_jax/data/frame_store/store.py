@@ -254,7 +254,7 @@ def _describe_damage(
     for shard, (found, expected) in enumerate(zip(counted, shard_lengths, strict=True)):
         if found > expected or (found < expected and shard not in damage):
             raise DamagedStore(
-                f"{folder}: dataset_info.json counts {shard_lengths} clips in the record files, "
+                f"{folder}: {INFO_FILE} counts {shard_lengths} clips in the record files, "
                 f"they hold {counted}; delete the store and run `vtr prepare` again"
             )
     return [
