@@ -24,7 +24,8 @@ class SimilarityTiles:
 
     text, video: features as NumPy arrays. caption_clip: int [T], the clip of every caption.
     tile: texts and videos a side. A tile holds all captions of a clip or none of them, and the
-    same tile has the same bits every time.
+    same tile has the same bits every time. A recipe whose scores depend on which texts and videos
+    are compared together gets whole rows, in strips that begin at multiples of its row_multiple.
     """
 
     retriever: Retriever
@@ -38,6 +39,10 @@ class SimilarityTiles:
         """Columns of the matrix."""
         return len(self.video.mask)
 
+    @property
+    def _row_multiple(self) -> int | None:
+        return self.retriever.recipe.row_multiple(self.retriever.config)
+
     def _tile(self, rows: slice, columns: slice, height: int) -> Tile:
         text = take_rows(self.text, rows, height)
         video = take_rows(self.video, columns, min(self.tile, self.num_clips))
@@ -45,11 +50,37 @@ class SimilarityTiles:
         count_t, count_v = rows.stop - rows.start, columns.stop - columns.start
         return rows.start, columns.start, tile_tv[:count_t, :count_v]
 
+    def _strip_height(self, multiple: int) -> int:
+        return max(multiple, self.tile // multiple * multiple)
+
+    def _strips(self, multiple: int) -> Iterator[np.ndarray]:
+        """Whole rows, some at a time; only the last strip may have another height."""
+        height, texts = self._strip_height(multiple), len(self.caption_clip)
+        video = jax.tree.map(jax.numpy.asarray, self.video)
+        for start in range(0, texts, height):
+            rows = slice(start, min(start + height, texts))
+            text = take_rows(self.text, rows, rows.stop - rows.start)
+            yield np.asarray(_similarity(self.retriever, text, video))
+
+    def _whole_rows(self, multiple: int) -> Iterator[Tile]:
+        """Strips cut again where a clip's captions end, so that no tile parts them."""
+        strips = self._strips(multiple)
+        pending_tv = np.empty((0, self.num_clips), np.float32)
+        for rows in caption_blocks(self.caption_clip, self._strip_height(multiple)):
+            height = rows.stop - rows.start
+            while len(pending_tv) < height:
+                pending_tv = np.concatenate([pending_tv, next(strips)])
+            yield rows.start, 0, pending_tv[:height]
+            pending_tv = pending_tv[height:]
+
     def __call__(self, only_own: bool = False) -> Iterator[Tile]:
         """(first text, first clip, tile [t,v]) row by row.
 
         only_own: leave out tiles in which no caption meets its own clip.
         """
+        if self._row_multiple is not None:
+            yield from self._whole_rows(self._row_multiple)
+            return
         blocks = list(caption_blocks(self.caption_clip, self.tile))
         height = max(rows.stop - rows.start for rows in blocks)
         for rows in blocks:
