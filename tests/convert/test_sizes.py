@@ -133,6 +133,12 @@ def test_options_of_towers_and_recipe_are_told_apart():
     assert split == ({"text_heads": 8}, {"sim_header": "meanP"})
 
 
+def test_options_of_another_recipe_name_it():
+    message = "recipe clip has no option 'loose_type'; it belongs to recipe clip4clip.*: add "
+    with pytest.raises(ValueError, match=f"{message}--recipe=clip4clip"):
+        split_options(recipe_named("clip"), {"loose_type": True})
+
+
 @pytest.mark.parametrize(
     ("recipe", "option", "nearest"),
     [

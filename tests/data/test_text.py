@@ -11,12 +11,12 @@ import pytest
 from vtr_jax.data.text import (
     EOT_ID,
     SOT_ID,
-    VOCAB_SIZE,
     count_tokens,
     needs_repair,
     repair,
     tokenize,
 )
+from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
 MAN, PLAYS, DOG = 786, 5134, 1929
 
@@ -143,7 +143,7 @@ def test_real_captions_are_the_same_with_and_without_repair(shared_dir):
     np.testing.assert_array_equal(
         tokenize(captions), tokenize([repair(caption) for caption in captions])
     )
-    assert tokenize(captions)[0].max() < VOCAB_SIZE
+    assert tokenize(captions)[0].max() < TOKENISER_VOCABULARY
 
 
 @pytest.mark.parametrize("max_words", [2, 0, -1])

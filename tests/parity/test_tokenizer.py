@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from vtr_jax.data.text import EOT_ID, SOT_ID, VOCAB_SIZE, count_tokens, tokenize
+from vtr_jax.data.text import EOT_ID, SOT_ID, count_tokens, tokenize
+from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def recorded(golden_dir) -> dict:
 
 def test_special_ids(recorded):
     meta = recorded["meta"]
-    assert (meta["sot"], meta["eot"], meta["vocab"]) == (SOT_ID, EOT_ID, VOCAB_SIZE)
+    assert (meta["sot"], meta["eot"], meta["vocab"]) == (SOT_ID, EOT_ID, TOKENISER_VOCABULARY)
 
 
 @pytest.mark.parametrize("max_words", [32, 77])

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtr_jax.models.clip import ClipConfig, clip_config
-from vtr_jax.models.recipes import Recipe
+from vtr_jax.models.recipes import RECIPES, Recipe
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 # CLIP's image projection, and InternVideo's.
 PROJECTIONS = ("visual.proj", "visual_proj")
+
+# Widths of image towers that only open_clip has (ViT-H), with the width of their heads.
+HEAD_WIDTHS = {1280: 80}
 
 TOWER_OPTIONS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
 
@@ -23,10 +26,17 @@ def split_options(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of the towers and those of the recipe, apart.
 
-    Raises ValueError for a name that neither has, with the nearest one.
+    Raises ValueError for a name that neither has, with the recipes that have it or the nearest.
     """
     towers = {name: value for name, value in given.items() if name in TOWER_OPTIONS}
     own = {name: value for name, value in given.items() if name not in TOWER_OPTIONS}
+    for name in own.keys() - recipe.options.keys():
+        owners = [other.name for other in RECIPES.values() if name in other.options]
+        if owners:
+            raise ValueError(
+                f"recipe {recipe.name} has no option {name!r}; it belongs to recipe "
+                f"{' and '.join(owners)}: add --recipe={owners[0]}"
+            )
     recipe.complete_options(own, others=TOWER_OPTIONS)
     return towers, own
 
@@ -64,13 +74,28 @@ def count_layers(shapes: Shapes, prefix: str) -> int:
     return len({match[1] for name in shapes if (match := pattern.match(name))})
 
 
+def _grid_side(positions: int, what: str) -> int:
+    side = round((positions - 1) ** 0.5)
+    if side < 1 or side * side != positions - 1:
+        raise ValueError(
+            f"{what}: visual.positional_embedding has {positions} rows, expected one and a "
+            "square grid of patches; only square pictures can be converted"
+        )
+    return side
+
+
+def _known_heads(width: int) -> int | None:
+    return width // HEAD_WIDTHS[width] if width in HEAD_WIDTHS else None
+
+
 def infer_clip_config(
     shapes: Shapes, prefix: str = "", what: str = "state dict", **given: Any
 ) -> ClipConfig:
     """Sizes of both towers from OpenAI-style names and shapes.
 
     prefix: what stands before CLIP's keys. given: what shapes do not tell (activation,
-    vision_heads, text_heads, layer_norm_eps, end_of_text_id). Heads default to width / 64.
+    vision_heads, text_heads, layer_norm_eps, end_of_text_id). Heads default to width / 64, in
+    image towers of HEAD_WIDTHS to those.
     Raises ValueError for a ResNet, another architecture, missing names, or values that cannot be.
     """
     _refuse_other_towers(shapes, prefix, what)
@@ -84,7 +109,7 @@ def infer_clip_config(
     three_d = f"{prefix}visual.conv2.weight" in shapes
     config = clip_config(
         embed_dim=embed_dim,
-        image_resolution=patch * round((positions - 1) ** 0.5),
+        image_resolution=patch * _grid_side(positions, what),
         patch_size=patch,
         vision_width=width,
         vision_layers=count_layers(shapes, f"{prefix}visual.transformer.resblocks."),
@@ -92,7 +117,7 @@ def infer_clip_config(
         text_layers=count_layers(shapes, f"{prefix}transformer.resblocks."),
         context_length=context_length,
         vocab_size=vocab_size,
-        vision_heads=given.get("vision_heads"),
+        vision_heads=given.get("vision_heads", _known_heads(width)),
         text_heads=given.get("text_heads"),
         activation=given.get("activation") or "quick_gelu",
         linear_patch="3d" if three_d else "2d",

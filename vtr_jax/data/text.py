@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vtr_jax.vocabulary import EOT_ID, SOT_ID
+
 if TYPE_CHECKING:
     from instant_clip_tokenizer import Tokenizer
 
-SOT_ID = 49406
-EOT_ID = 49407
-VOCAB_SIZE = 49408
 MIN_MAX_WORDS = 3  # start of text, one word piece, end of text
 
 _SPECIAL_IDS = {"<|startoftext|>": SOT_ID, "<|endoftext|>": EOT_ID}

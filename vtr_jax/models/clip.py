@@ -21,10 +21,10 @@ from vtr_jax.models.transformer import (
     clip_block_init,
     layer_norm,
 )
+from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
 HEAD_WIDTH = 64
 INITIAL_LOGIT_SCALE = 2.6592  # ln(1 / 0.07)
-TOKENISER_VOCABULARY = 49408
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def clip_config(
     text_width: int,
     text_layers: int,
     context_length: int = 77,
-    vocab_size: int = 49408,
+    vocab_size: int = TOKENISER_VOCABULARY,
     vision_heads: int | None = None,
     text_heads: int | None = None,
     activation: str = "quick_gelu",
