@@ -12,7 +12,7 @@ import numpy as np
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params, params_from_original
 from vtr_jax.convert.sizes import infer_clip_config, split_options
-from vtr_jax.convert.told import contradicts, told_by_names
+from vtr_jax.convert.told import OneOf, contradicts, told_by_names
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 
@@ -42,6 +42,8 @@ def config_of_state_dict(
             raise ValueError(
                 f"{what}: option {name}={own[name]} contradicts its names, which say {value}"
             )
+        if name not in own and isinstance(value, OneOf):
+            raise ValueError(f"{what}: its names do not tell which {name} it has: give {value}")
     try:
         return known.config(clip, {**told, **own}, sizes)
     except ValueError as error:

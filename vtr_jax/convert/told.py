@@ -86,18 +86,9 @@ def _token_wise(shapes: Shapes) -> tuple[dict[str, Any], dict[str, int]]:
     return {"agg_module": aggregation, "linear_patch": "3d" if three_d else "2d"}, sizes
 
 
-def told_wti_arch(shapes: Shapes) -> int | None:
-    """How many layers weigh a word (wti_arch); None where nothing does."""
-    last_layers = {".weight": 1, ".4.weight": 3, ".2.weight": 2}
-    for suffix, arch in last_layers.items():
-        if f"text_weight_fc{suffix}" in shapes:
-            return arch
-    return None
-
-
 def _drl(shapes: Shapes) -> Told:
     options, sizes = _token_wise(shapes)
-    cross, arch = told_cross(shapes), told_wti_arch(shapes)
+    cross, arch = told_cross(shapes), told_token_weights(shapes)
     if cross:
         return {**options, "interaction": "xti"}, {**sizes, **cross}
     if arch:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from vtr_jax.convert.names.backbone_tvr import BACKBONE_TVR_NAMES
 from vtr_jax.convert.names.clip import CLIP_NAMES
 from vtr_jax.convert.names.clip4clip import CLIP4CLIP_NAMES
+from vtr_jax.convert.names.drl import DRL_NAMES
 from vtr_jax.convert.names.eercf import EERCF_NAMES
 from vtr_jax.convert.names.internvideo import INTERNVIDEO_NAMES
 from vtr_jax.convert.names.row import NameTable
@@ -11,6 +13,8 @@ from vtr_jax.convert.names.row import NameTable
 NAME_TABLES: dict[str, NameTable] = {
     "clip": CLIP_NAMES,
     "clip4clip": CLIP4CLIP_NAMES,
+    "drl": DRL_NAMES,
+    "backbone_tvr": BACKBONE_TVR_NAMES,
     "eercf": EERCF_NAMES,
     "internvideo": INTERNVIDEO_NAMES,
 }

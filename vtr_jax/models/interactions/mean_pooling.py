@@ -22,16 +22,20 @@ def mean_frame(frames_bfd: Array, mask_bf: Array) -> Array:
     return total_bd / jnp.where(count_b == 0, 1.0, count_b)[:, None]
 
 
-def cosine_logits(sentence_td: Array, video_vd: Array, logit_scale: Array) -> Array:
-    """exp(logit_scale) times the cosine of every text and video; float32 [T,V].
+def cosines(sentence_td: Array, video_vd: Array) -> Array:
+    """The cosine of every text and video, float32 [T,V].
 
     The product of normalised float32 vectors is taken in full precision on every device,
     because ranks hang on its last digits.
     """
-    cosine_tv = jnp.einsum(
+    return jnp.einsum(
         "td,vd->tv", l2_normalise(sentence_td), l2_normalise(video_vd), precision="highest"
     )
-    return jnp.exp(logit_scale) * cosine_tv
+
+
+def cosine_logits(sentence_td: Array, video_vd: Array, logit_scale: Array) -> Array:
+    """exp(logit_scale) times the cosine of every text and video; float32 [T,V]."""
+    return jnp.exp(logit_scale) * cosines(sentence_td, video_vd)
 
 
 def mean_pooling_logits(
