@@ -18,6 +18,7 @@ from vtr_jax.data.annotations.lsmdc import read_lsmdc
 from vtr_jax.data.annotations.msrvtt import read_msrvtt
 from vtr_jax.data.annotations.msvd import read_msvd
 from vtr_jax.data.annotations.table import read_table, table_splits
+from vtr_jax.data.annotations.vatex import read_vatex
 from vtr_jax.data.split import Split
 
 __all__ = [
@@ -35,6 +36,7 @@ READERS: dict[str, Callable[..., Split]] = {
     "lsmdc": read_lsmdc,
     "msrvtt": read_msrvtt,
     "msvd": read_msvd,
+    "vatex": read_vatex,
     "table": read_table,
 }
 

@@ -124,7 +124,8 @@ def _moment(path: Path, name: str, entry: dict[str, Any]) -> VideoClip:
             "first and last segment"
         )
     first, last = np.mean(times, axis=0)
-    start, end = float(first * SEGMENT_SECONDS), float((last + 1) * SEGMENT_SECONDS)
+    start = round(float(first) * SEGMENT_SECONDS, 3)
+    end = round(float(last + 1) * SEGMENT_SECONDS, 3)
     return _clip(timed_id(name, start, end), name, start, end)
 
 

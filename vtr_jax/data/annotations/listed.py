@@ -50,6 +50,7 @@ def grouped_split(
     name: str,
     clips: Sequence[VideoClip],
     captions_of: Mapping[str, Sequence[str]],
+    notes: tuple[str, ...] = (),
 ) -> Split:
     """The split of `clips` in their order, with every caption of each in its own order.
 
@@ -60,7 +61,7 @@ def grouped_split(
     counts = [len(captions_of[clip.clip_id]) for clip in clips]
     captions = tuple(caption for clip in clips for caption in captions_of[clip.clip_id])
     relation = np.repeat(np.arange(len(clips), dtype=np.int32), counts)
-    return Split(dataset, name, tuple(clips), captions, relation)
+    return Split(dataset, name, tuple(clips), captions, relation, notes)
 
 
 def require_captions(

@@ -60,14 +60,12 @@ def read_msrvtt(
             "1k-B" (another 1,000 videos, all captions).
         data_file: the JSON file with videos and sentences; None = MSRVTT_data.json in the folder,
             or else its one JSON file of that form. 1k-A needs none.
-        system: "xpool" groups the training captions by clip too; the others read alike.
+        system: "xpool" groups training captions by clip too; the others read alike.
 
     Raises:
         FileNotFoundError: no such folder, or data_file is not there.
-        MissingSplit: the list or the captions of this split are not in the folder, or it is a
-            validation set that would overlap with training.
-        ValueError: unknown split, list or system, or files that are not as expected (naming file
-            and line).
+        MissingSplit: this split's list or captions are not there, or training would hold it.
+        ValueError: unknown split, list or system, or files that are not as expected.
     """
     folder = Path(annotations_dir)
     check_folder(folder, "MSR-VTT's lists")
@@ -86,23 +84,15 @@ def read_msrvtt(
         return _one_caption_a_clip(split, list_path)
     ids = read_list(list_path)
     clips = tuple(VideoClip(video_id, f"{video_id}.mp4") for video_id in ids)
-    pairs, data_path = _captions(folder, data_file, split)
+    pairs = _captions(folder, data_file, list_path, ids)
+    if split == "train" and system != "xpool":
+        index_of = {video_id: index for index, video_id in enumerate(ids)}
+        relation = np.array([index_of[video_id] for video_id, _ in pairs], np.int32)
+        return Split("msrvtt", split, clips, tuple(caption for _, caption in pairs), relation)
     captions_of = defaultdict(list)
     for video_id, caption in pairs:
         captions_of[video_id].append(caption)
-    if data_path.name != DATA_FILE and data_file is None and not captions_of.keys() >= set(ids):
-        covered = len(captions_of.keys() & set(ids))
-        raise MissingSplit(
-            f"split {split!r} needs {folder / DATA_FILE}: no such file, and the one JSON file of "
-            f"its form, {data_path.name}, has captions of {covered} of {len(ids)} videos"
-        )
-    require_captions(list_path, ids, captions_of, data_path)
-    if split != "train" or system == "xpool":
-        return grouped_split("msrvtt", split, clips, captions_of)
-    index_of = {video_id: index for index, video_id in enumerate(ids)}
-    listed = [pair for pair in pairs if pair[0] in index_of]
-    relation = np.array([index_of[video_id] for video_id, _ in listed], np.int32)
-    return Split("msrvtt", split, clips, tuple(caption for _, caption in listed), relation)
+    return grouped_split("msrvtt", split, clips, captions_of)
 
 
 def _one_caption_a_clip(split: str, list_path: Path) -> Split:
@@ -115,37 +105,44 @@ def _one_caption_a_clip(split: str, list_path: Path) -> Split:
 
 
 def _captions(
-    folder: Path, data_file: str | os.PathLike[str] | None, split: str
-) -> tuple[list[tuple[str, str]], Path]:
-    """Video id and caption of every sentence in file order, and the file."""
-    if data_file is None and not (folder / DATA_FILE).is_file():
-        path, data = _search_data(folder, split)
-    else:
-        path = folder / DATA_FILE if data_file is None else Path(data_file)
-        data = read_json(path)
+    folder: Path, data_file: str | os.PathLike[str] | None, list_path: Path, ids: list[str]
+) -> list[tuple[str, str]]:
+    """Video id and caption of every sentence about the listed ids, in file order."""
+    path = folder / DATA_FILE if data_file is None else Path(data_file)
+    if data_file is None and not path.is_file():
+        path = _search_data(folder, list_path)
+    data = read_json(path)
     if not _has_captions(data):
         raise ValueError(f"{path}: expected an object with the lists 'videos' and 'sentences'")
-    return [_pair(path, place, each) for place, each in enumerate(data["sentences"])], path
+    pairs = [_pair(path, place, each) for place, each in enumerate(data["sentences"])]
+    captions_of = {video_id: (caption,) for video_id, caption in pairs}
+    listed = set(ids)
+    covered = len(listed & captions_of.keys())
+    if covered < len(ids) and path.name != DATA_FILE and data_file is None:
+        raise MissingSplit(
+            f"{list_path.name} needs {folder / DATA_FILE}: no such file, and the one JSON file of "
+            f"its form, {path.name}, has captions of {covered} of {len(ids)} videos"
+        )
+    require_captions(list_path, ids, captions_of, path)
+    return [pair for pair in pairs if pair[0] in listed]
 
 
-def _search_data(folder: Path, split: str) -> tuple[Path, Any]:
-    contents = {path: read_json(path) for path in sorted(folder.glob("*.json"))}
-    fitting = {path: data for path, data in contents.items() if _has_captions(data)}
+def _search_data(folder: Path, list_path: Path) -> Path:
+    fitting = [path for path in sorted(folder.glob("*.json")) if _has_captions(read_json(path))]
     if not fitting:
         raise MissingSplit(
-            f"split {split!r} needs {folder / DATA_FILE}: no such file, and no other JSON file "
+            f"{list_path.name} needs {folder / DATA_FILE}: no such file, and no other JSON file "
             "beside it holds 'videos' and 'sentences': fetch MSR-VTT's captions, or pass data_file"
         )
     if len(fitting) > 1:
         names = ", ".join(path.name for path in fitting)
         raise ValueError(f"{folder}: several files hold captions, pass one as data_file: {names}")
-    return next(iter(fitting.items()))
+    return fitting[0]
 
 
 def _has_captions(data: Any) -> bool:
-    return isinstance(data, dict) and all(
-        isinstance(data.get(name), list) for name in ("videos", "sentences")
-    )
+    lists = [data.get(name) for name in ("videos", "sentences")] if isinstance(data, dict) else [0]
+    return all(isinstance(each, list) for each in lists)
 
 
 def _pair(path: Path, place: int, sentence: Any) -> tuple[str, str]:
