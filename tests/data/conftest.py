@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from vtr_jax.data.frame_store import FrameStore, prepare
+from vtr_jax.data.frame_store import FrameStore, PrepareReport, prepare
 from vtr_jax.data.split import Split, VideoClip
 
 WIDTH, HEIGHT = 64, 48
@@ -93,3 +94,35 @@ def png_store(tmp_path_factory, video_folder, whole_split) -> FrameStore:
     folder = tmp_path_factory.mktemp("stores") / "png"
     prepare(whole_split, video_folder, folder, resolution=RESOLUTION, encoding="png")
     return FrameStore.open(folder)
+
+
+def _contents(store_dir: Path) -> dict[str, bytes]:
+    about_the_run = (".lock", "report.json", "bad_clips.jsonl")
+    return {
+        path.relative_to(store_dir).as_posix(): path.read_bytes()
+        for path in store_dir.rglob("*")
+        if path.is_file() and path.name not in about_the_run
+    }
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Reads every file that makes a store, by name."""
+    return _contents
+
+
+@pytest.fixture
+def videos(tmp_path, video_folder) -> Path:
+    """A copy of the video files that a test may change."""
+    return shutil.copytree(video_folder, tmp_path / "videos")
+
+
+@pytest.fixture
+def prepare_small(tmp_path, videos) -> Callable[..., PrepareReport]:
+    """prepare() into tmp_path/store with the settings of the store fixture and one worker."""
+
+    def run(splits, store_dir=tmp_path / "store", **options):
+        options = {"resolution": RESOLUTION, "shard_bytes": 20_000, "workers": 1} | options
+        return prepare(splits, videos, store_dir, **options)
+
+    return run
