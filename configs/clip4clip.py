@@ -75,6 +75,9 @@ def _shrink(config: ConfigDict) -> None:
     )
     if "temporal_layers" in config.sizes:
         config.sizes.temporal_layers = 1
+    # From scratch: nothing may be frozen, and the towers learn like the rest.
+    config.optimizer.freeze_layer_num = -1
+    config.optimizer.coef_lr = 1.0
     config.batch_size = 4
     config.epochs = 2
     config.log_every = 1

@@ -3,6 +3,7 @@
 DIR/retriever.json     recipe, sizes, options, origin of the weights, versions, files
 DIR/weights/           converted or exported weights, or
 DIR/checkpoints/STEP/  what training saved; the best by validation is the one that counts
+DIR/checksums/STEP.json  sha256 of every file of such a checkpoint
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vtr_jax.checksums import verify_checksums
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
@@ -31,6 +33,7 @@ FORMAT_VERSION = 1
 DESCRIPTION_FILE = "retriever.json"
 WEIGHTS_FOLDER = "weights"
 CHECKPOINTS_FOLDER = "checkpoints"
+CHECKSUMS_FOLDER = "checksums"
 RETRIEVER_ITEM = "retriever"
 CHECKPOINT_METRICS = "metrics"
 
@@ -163,21 +166,31 @@ def write_retriever(
         raise
 
 
-def _checkpoint_steps(folder: Path) -> list[int]:
+def checkpoint_steps(directory: Path) -> list[int]:
+    """Steps of the checkpoints that a training run has finished, in order."""
+    folder = directory / CHECKPOINTS_FOLDER
     if not folder.is_dir():
         return []
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        if entry.name.isdigit() and (entry / RETRIEVER_ITEM).is_dir()
-    )
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
-def _metric_of(folder: Path, step: int, metric: str) -> float | None:
-    path = folder / str(step) / CHECKPOINT_METRICS / "metrics"
+def scores_file(directory: Path, step: int) -> Path:
+    """Where the validation scores of a checkpoint are."""
+    return directory / CHECKPOINTS_FOLDER / str(step) / CHECKPOINT_METRICS / "metrics"
+
+
+def checkpoint_scores(directory: Path, step: int) -> dict[str, float]:
+    """The validation scores of a checkpoint, {} if it was not evaluated.
+
+    Raises ValueError for a damaged file.
+    """
+    path = scores_file(directory, step)
     if not path.is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8")).get(metric)
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged, expected scores by name as JSON ({error})") from error
 
 
 def best_checkpoint_step(directory: Path, metric: str | None) -> int | None:
@@ -185,16 +198,42 @@ def best_checkpoint_step(directory: Path, metric: str | None) -> int | None:
 
     None where the directory holds no checkpoint.
     """
-    folder = directory / CHECKPOINTS_FOLDER
-    steps = _checkpoint_steps(folder)
+    steps = checkpoint_steps(directory)
     if not steps:
         return None
     scored = [
         (value, step)
         for step in steps
-        if metric and (value := _metric_of(folder, step, metric)) is not None
+        if metric and (value := checkpoint_scores(directory, step).get(metric)) is not None
     ]
     return max(scored)[1] if scored else steps[-1]
+
+
+def checksums_file(directory: Path, step: int) -> Path:
+    """Where the checksums of a checkpoint are recorded."""
+    return directory / CHECKSUMS_FOLDER / f"{step}.json"
+
+
+def verify_checkpoint(directory: Path, step: int, item: str = "") -> None:
+    """Compare the files of a checkpoint with their checksums, where those were recorded.
+
+    item: one of its folders, such as "retriever"; "" for all. Raises ValueError naming files that
+    are missing or not as they were written.
+    """
+    record = checksums_file(directory, step)
+    if not record.is_file():
+        return  # the run was killed before it had recorded them
+    try:
+        recorded = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{record}: damaged, expected checksums as JSON ({error})") from error
+    prefix = f"{item}/" if item else ""
+    wanted = {
+        name.removeprefix(prefix): value
+        for name, value in recorded.items()
+        if name.startswith(prefix)
+    }
+    verify_checksums(directory / CHECKPOINTS_FOLDER / str(step) / item, wanted)
 
 
 def weights_folder(directory: str | os.PathLike[str], step: int | None = None) -> Path:
@@ -206,7 +245,7 @@ def weights_folder(directory: str | os.PathLike[str], step: int | None = None) -
     path = Path(directory)
     if step is None and (path / WEIGHTS_FOLDER).is_dir():
         return path / WEIGHTS_FOLDER
-    steps = _checkpoint_steps(path / CHECKPOINTS_FOLDER)
+    steps = checkpoint_steps(path)
     if step is None:
         selection = read_description(path).get("selection") or {}
         step = best_checkpoint_step(path, selection.get("metric"))
@@ -234,7 +273,7 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterat
             yield f"wrong shape: {name}: expected {wanted[name]}, found {stored[name]}"
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """What an error of Orbax or TensorStore says before it prints its whole state."""
     first, *_ = str(error).splitlines() or [type(error).__name__]
     return first[:300]
@@ -255,14 +294,14 @@ def restore_tree(folder: Path, target: Any) -> Any:
     try:
         stored = handler.metadata(path).tree
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{folder}: the saved arrays cannot be read: {_brief(error)}") from error
+        raise ValueError(f"{folder}: the saved arrays cannot be read: {brief(error)}") from error
     differences = list(_differences(_shapes_by_path(stored), _shapes_by_path(target)))
     if differences:
         raise ValueError("\n  ".join([f"{folder}: does not fit its description", *differences]))
     try:
         return handler.restore(path, args=ocp.args.StandardRestore(target))
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-        raise ValueError(f"{folder}: the saved arrays are damaged: {_brief(error)}") from error
+        raise ValueError(f"{folder}: the saved arrays are damaged: {brief(error)}") from error
 
 
 def load_retriever(
@@ -293,5 +332,7 @@ def load_retriever(
     )
     folder = weights_folder(path, step)
     _check_files(path, description.get("files", {}))
+    if folder.name == RETRIEVER_ITEM:
+        verify_checkpoint(path, int(folder.parent.name), RETRIEVER_ITEM)
     restored = restore_tree(folder, target)
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

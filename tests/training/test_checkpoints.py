@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtr_jax.checkpoint import best_checkpoint_step
+from vtr_jax.checkpoint import best_checkpoint_step, checksums_file, restore_tree
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.checkpoints import RunCheckpoints
 
@@ -111,13 +111,88 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(checkpoints):
         checkpoints.restore(1, bigger, make_mesh())
 
 
-def test_a_damaged_checkpoint_is_refused_with_its_folder(checkpoints):
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_damaged_checkpoint_is_refused_with_its_folder(checkpoints, tmp_path, recorded):
     checkpoints.save(1, state_of(1.0, shape=(300, 300)))
     checkpoints.finish()
+    if not recorded:  # as where the run was killed right behind the save
+        checksums_file(tmp_path, 1).unlink()
     for file in (checkpoints.folder / "1" / "retriever").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"(?s)1/retriever: the saved .*\n  remove .*/1 to go on"):
+    found = "1/retriever/.*: damaged, sha256 is" if recorded else "1/retriever: the saved arrays"
+    with pytest.raises(ValueError, match=found):
         checkpoints.restore(1, state_of(1.0, shape=(300, 300)), make_mesh())
+
+
+def flip_a_bit(folder):
+    """Damages the largest file of a folder without changing its size; returns its name."""
+    path = max(folder.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else -1)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return path.name
+
+
+def test_the_newest_whole_checkpoint_is_resumed_and_nothing_is_destroyed(checkpoints, tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(step, state_of(float(step)), {METRIC: 10.0 - step})
+    checkpoints.finish()
+    assert sorted(path.name for path in (tmp_path / "checksums").iterdir()) == [
+        "1.json",
+        "2.json",
+        "3.json",
+    ]
+    name = flip_a_bit(checkpoints.folder / "3" / "optimizer")
+    (checkpoints.folder / "2" / "retriever" / "_METADATA").unlink()
+    step, state, notes = checkpoints.restore_newest(state_of(0.0), make_mesh())
+    assert step == 1 and state["params"]["text"]["projection"][0, 0] == 1.0
+    assert "step 3 is damaged, moved to" in notes[0] and name in notes[0]
+    assert "_METADATA: missing" in notes[1]
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2.1", "3.1"]
+    # The run saves these steps again.
+    checkpoints.save(2, state_of(2.0))
+    checkpoints.finish()
+    assert steps_in(checkpoints.folder) == [1, 2]
+    checkpoints.restore(2, state_of(0.0), make_mesh())
+
+
+def test_where_no_checkpoint_is_whole_everything_stays(checkpoints, tmp_path):
+    checkpoints.save(4, state_of(1.0))
+    checkpoints.finish()
+    flip_a_bit(checkpoints.folder / "4" / "retriever")
+    with pytest.raises(ValueError, match=r"(?s)no checkpoint can be resumed:.*everything is left"):
+        checkpoints.restore_newest(state_of(0.0), make_mesh())
+    assert steps_in(checkpoints.folder) == [4] and not (tmp_path / "damaged").exists()
+
+
+def test_the_average_is_the_retriever_and_the_rest_comes_back_too(checkpoints):
+    state = {**state_of(1.0), "guard": {"refused": jnp.int32(3)}}
+    state["ema"] = jax.tree.map(lambda leaf: leaf / 2, state["params"])
+    checkpoints.save(1, state)
+    checkpoints.finish()
+    restored = checkpoints.restore(1, jax.eval_shape(lambda: state), make_mesh())
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert jax.tree.all(jax.tree.map(np.array_equal, restored, state))
+    saved = restore_tree(
+        checkpoints.folder / "1" / "retriever",
+        jax.tree.map(jnp.zeros_like, {"params": state["params"], "state": {}}),
+    )
+    assert saved["params"]["text"]["projection"][0, 0] == 0.5
+
+
+def test_scores_can_follow_a_checkpoint(checkpoints, tmp_path):
+    checkpoints.save(1, state_of(1.0), {METRIC: 10.0})
+    checkpoints.save(2, state_of(2.0))
+    checkpoints.finish()
+    assert checkpoints.has_scores(1) and not checkpoints.has_scores(2)
+    checkpoints.add_scores(2, {METRIC: 20.0})
+    checkpoints.finish()
+    assert best_checkpoint_step(tmp_path, METRIC) == 2
+    for step in (3, 4, 5):
+        checkpoints.save(step, state_of(1.0))
+    checkpoints.finish()
+    assert steps_in(checkpoints.folder) == [2, 4, 5]
+    checkpoints.restore(2, state_of(0.0), make_mesh())
 
 
 @pytest.mark.parametrize("keep_last", [0, -1])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vtr_jax.training.loop as loop
+import vtr_jax.training.progress as progress
 from vtr_jax.checkpoint import load_retriever
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.loop import DivergedError, train
@@ -210,14 +211,14 @@ def test_nothing_is_compiled_after_the_first_evaluation(tiny_config, tmp_path, m
 
 def test_speed_leaves_evaluation_out(tiny_config, monkeypatch):
     clock = iter([10.0, 110.0, 120.0])
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=clock.__next__))
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=clock.__next__))
     run = type("Run", (), {"config": tiny_config(), "schedule": staticmethod(lambda step: 1.0)})
-    progress = loop._Progress(run, log=None, window_start=0.0)
+    measured = progress.Progress(run, log=None, window_start=0.0)
     for step in (1, 2):
-        progress.add(step, {"loss": np.float32(1)}, waited=4.0)
-    with progress.pause():
+        measured.add(step, {"loss": np.float32(1)}, waited=4.0)
+    with measured.pause():
         pass
-    values = progress.window(2, {"loss": 1.0})
+    values = measured.window(2, {"loss": 1.0})
     # Two batches of eight in 20 of the 120 seconds; 100 went to evaluation.
     assert values["clips_per_second"] == pytest.approx(2 * 8 / 20)
     assert values["waiting_share"] == pytest.approx(8 / 20)

@@ -16,6 +16,7 @@ from vtr_jax.models.retriever import init_retriever
 from vtr_jax.training.config import clip_of
 from vtr_jax.training.run import Run, make_optimizer, starting_retriever
 from vtr_jax.training.run_record import RUN_FILE
+from vtr_jax.training.start import check_start
 
 # Nothing is compiled here but the drawing of parameters.
 
@@ -115,7 +116,18 @@ def test_unknown_optimizers_are_refused(tiny_config):
         ({"batch_size": 17}, ValueError, "batch_size 17 is more than the 16 clips"),
         ({"mesh.fsdp": 3}, ValueError, "mesh: data=-1, fsdp=3, tensor=1 does not use 1 devices"),
         ({"evaluation.metric": "t2v R1"}, ValueError, "evaluation.metric: expected one of"),
-        ({"compute_dtype": "int8"}, ValueError, "compute_dtype: expected float32"),
+        ({"compute_dtype": "int8"}, ValueError, "compute_dtype: expected one of auto, float32"),
+        ({"optimizer.freeze_layer_num": 0}, ValueError, "init is not given, .*freeze_layer_num=0"),
+        (
+            {"optimizer.coef_lr": 1e-3},
+            ValueError,
+            "init is not given, .*coef_lr=0.001 would hardly",
+        ),
+        (
+            {"mesh.data": 1, "batch_size": 6, "gradient_accumulation_steps": 4},
+            ValueError,
+            "divisor",
+        ),
         ({"data.caption_mode": "all"}, ValueError, "caption_mode: expected one of"),
         ({"data.store": "nowhere"}, FileNotFoundError, "nowhere: no finished frame store"),
     ],
@@ -156,7 +168,8 @@ def test_the_record_holds_everything_that_decides_the_run(tiny_config, tmp_path,
     description = read_description(tmp_path / "run")
     assert description["source"] == {"trained_from": "seed"}
     assert description["retriever"]["recipe"] == "clip4clip"
-    assert run.resume() == 0
+    assert run.resume() == (0, [])
+    assert record["compute_dtype"] == "float32"
 
 
 def test_another_run_in_the_same_workdir_is_refused(tiny_config, tmp_path, open_run):
@@ -210,7 +223,7 @@ def test_a_run_killed_in_its_first_moments_can_be_started_again(tiny_config, tmp
     workdir = tmp_path / "run"
     workdir.mkdir()
     (workdir / f"{RUN_FILE}.123.tmp").write_text('{"batch')
-    assert open_run(tiny_config(), workdir).resume() == 0
+    assert open_run(tiny_config(), workdir).resume() == (0, [])
 
 
 def test_a_damaged_record_is_named(tiny_config, tmp_path):
@@ -259,3 +272,72 @@ def test_the_validation_protocol_is_that_of_the_run(tiny_config, tmp_path, open_
     assert protocol["clips"] == 5 and protocol["frame_rate"] == 4
     assert protocol["selection"] == "validation split"
     assert "checkpoint_sha256" not in protocol
+
+
+def test_pretrained_towers_may_be_frozen_and_slow(tiny_config, clip_directory):
+    changes = {"optimizer.freeze_layer_num": 0, "optimizer.coef_lr": 1e-3}
+    check_start(tiny_config({"init": clip_directory, **changes}))
+    with pytest.raises(ValueError, match=r"stems as they were drawn .*; and optimizer.coef_lr"):
+        check_start(tiny_config(changes))
+    changes["optimizer.coef_lr"] = 1.0
+    config = tiny_config({**changes, "optimizer.freeze_nothing_in_3d": True})
+    config.options.linear_patch = "3d"
+    check_start(config)
+
+
+def test_a_run_goes_on_without_what_it_started_from(
+    tiny_config, clip_directory, tmp_path, open_run
+):
+    first = open_run(tiny_config({"init": clip_directory, "optimizer.coef_lr": 1e-3}), tmp_path)
+    first.checkpoints.save(3, first.state)
+    first.checkpoints.finish()
+    changes = {
+        "init": "gone",
+        "compute_dtype": "bfloat16",
+        "remat": True,
+        "optimizer.coef_lr": 1e-3,
+    }
+    # The towers' sizes are those of the run, as they were those of init.
+    second = open_run(tiny_config(changes), tmp_path)
+    assert isinstance(jax.tree.leaves(second.state)[0], jax.ShapeDtypeStruct)
+    step, notes = second.resume()
+    assert step == 3 and equal(first.state, second.state)
+    assert second.settings.runtime.compute_dtype == "bfloat16"
+    assert notes == [
+        "compute_dtype: 'bfloat16' now, 'float32' before",
+        f"init: 'gone' now, {clip_directory!r} before",
+        "remat: True now, False before",
+    ]
+    assert read_description(tmp_path)["source"] == {"trained_from": clip_directory}
+    second.checkpoints.close()
+    config = tiny_config({"optimizer.coef_lr": 1e-3}, "smoke-seqTransf")
+    with pytest.raises(
+        ValueError, match=r"options.sim_header: 'seqTransf' now, 'meanP' in the run"
+    ):
+        Run(config, tmp_path)
+    (tmp_path / "retriever.json").unlink()
+    with pytest.raises(FileNotFoundError, match="retriever.json: lost, although there are check"):
+        Run(tiny_config(changes), tmp_path)
+
+
+def test_what_a_run_was_trained_on_is_told_with_its_scores(
+    tiny_config, tiny_dataset, tmp_path, open_run
+):
+    config = tiny_config()
+    run = open_run(config, tmp_path / "run")
+    run.checkpoints.save(1, run.state)
+    run.checkpoints.finish()
+    captions = tmp_path / "captions.csv"
+    captions.write_text(
+        tiny_dataset.captions_file.read_text() + "train_00003.mp4,seen in training,test\n"
+    )
+    request = EvaluationRequest(
+        checkpoint=str(tmp_path / "run"),
+        dataset="table",
+        annotations=str(captions),
+        store=config.data.store,
+    )
+    report = run_evaluation(request).splitlines()
+    assert report[0].startswith("WARNING: the retriever was trained on 1 of the 8 clips of test")
+    assert report[0].endswith(": train_00003")
+    assert any(line.startswith("clips trained on") and line.endswith(" 1") for line in report)

@@ -84,11 +84,23 @@ def test_holding_out_nothing_or_everything_is_refused(clips):
 
 def test_overlap_of_train_and_validation_is_refused(tiny_config, changed_captions):
     annotations = changed_captions(("train_00003.mp4", "seen before", "val"))
-    message = "1 clips are both in train and in val, .*: train_00003; mend the annotations"
+    message = "1 of the 6 clips of val are also in train, .*: train_00003; mend the annotations"
     with pytest.raises(ValueError, match=message):
         load_run_data(tiny_config({"data.annotations": annotations}))
     data = load_run_data(tiny_config({"data.annotations": annotations, "data.validation": "none"}))
     assert data.validation is None
+
+
+def test_overlap_with_the_test_split_is_told(tiny_config, changed_captions):
+    assert load_run_data(tiny_config()).warnings == ()
+    annotations = changed_captions(
+        ("train_00003.mp4", "seen before", "test"), ("val_00001.mp4", "selected by", "test")
+    )
+    trained, selected = load_run_data(tiny_config({"data.annotations": annotations})).warnings
+    assert trained.startswith("WARNING: 1 of the 9 clips of test are trained on as part of train")
+    assert "1 of the 9 clips of test are selected by as part of val" in selected
+    config = tiny_config({"data.annotations": annotations, "data.validation": "none"})
+    assert load_run_data(config).warnings == (trained,)
 
 
 def test_clips_missing_from_the_store_are_refused_or_skipped(tiny_config, changed_captions):

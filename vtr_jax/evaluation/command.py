@@ -10,6 +10,8 @@ from typing import Any
 from vtr_jax.checkpoint import load_retriever, read_description
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.split import Split
+from vtr_jax.data.trained_clips import clips_trained_on
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
@@ -91,6 +93,7 @@ def run_evaluation(request: EvaluationRequest) -> str:
         request.checkpoint, mesh, compute_dtype=request.compute_dtype, step=request.step
     )
     require_resolution(store, retriever.config.clip.vision.image_resolution)
+    trained_on = clips_trained_on(Path(request.checkpoint), split)
     evaluation = evaluate_split(retriever, store, split, settings, mesh)
     selection = read_description(request.checkpoint).get("selection") or {}
     card = protocol_card(
@@ -99,8 +102,17 @@ def run_evaluation(request: EvaluationRequest) -> str:
         split,
         settings,
         clips_skipped=len(skipped),
+        clips_trained_on=len(trained_on),
         selection="none" if request.step is not None else selection.get("rule", "none"),
     )
     if request.output:
         write_report(request.output, card, evaluation.results)
-    return format_report(card, evaluation.results)
+    report = format_report(card, evaluation.results)
+    return f"{_memory_warning(split, trained_on)}\n{report}" if trained_on else report
+
+
+def _memory_warning(split: Split, trained_on: list[str]) -> str:
+    return (
+        f"WARNING: the retriever was trained on {len(trained_on)} of the {len(split.clips)} clips "
+        f"of {split.name}, so that these scores measure memory: {', '.join(trained_on[:5])}"
+    )

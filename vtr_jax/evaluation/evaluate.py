@@ -102,11 +102,17 @@ def require_frames(store: Any, split: Split) -> None:
 
 
 def evaluate_split(
-    retriever: Retriever, store: Any, split: Split, settings: EvaluationSettings, mesh: Mesh
+    retriever: Retriever,
+    store: Any,
+    split: Split,
+    settings: EvaluationSettings,
+    mesh: Mesh,
+    tokens: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Evaluation:
     """Rank every caption's clip and every clip's captions.
 
-    store: a FrameStore that holds every clip of the split. Raises ValueError before anything is
+    store: a FrameStore that holds every clip of the split. tokens: ids and mask of its captions,
+    int32 [C,L], where somebody has tokenised them already. Raises ValueError before anything is
     encoded for clips without frames, or ties that need other groups of captions.
     """
     from vtr_jax.data.pipeline import caption_batches, clip_batches
@@ -115,7 +121,8 @@ def evaluate_split(
     if resolve_ties(settings.ties, split.caption_clip) == "original-emcl":
         raise ValueError("ties='original-emcl' groups captions otherwise; use ties='original'")
     batch_size = rounded_batch_size(settings.batch_size, mesh)
-    tokens = tokenize(split.captions, settings.max_words)
+    if tokens is None:
+        tokens = tokenize(split.captions, settings.max_words)
     text = encode_captions(retriever, caption_batches(tokens, batch_size), mesh)
     clips = clip_batches(
         store,
@@ -138,6 +145,7 @@ def protocol_card(
     settings: EvaluationSettings,
     *,
     clips_skipped: int = 0,
+    clips_trained_on: int = 0,
     selection: str = "none",
 ) -> ProtocolCard:
     """The card that says what an evaluation with these settings measures."""
@@ -145,6 +153,7 @@ def protocol_card(
     return ProtocolCard.of_split(
         split,
         clips_skipped=clips_skipped,
+        clips_trained_on=clips_trained_on,
         frames=settings.max_frames,
         frame_rate=store.settings["framerate"],
         frame_choice=f"{choice}, {FRAME_ORDERS[settings.frame_order]}",

@@ -36,6 +36,7 @@ _LABELS = {
     "frame_choice": "frame choice",
     "max_words": "token limit",
     "captions_cut": "captions cut",
+    "clips_trained_on": "clips trained on",
     "checkpoint_sha256": "checkpoint sha256",
     "score_normalisation": "score normalisation",
     "compute_dtype": "compute dtype",
@@ -57,6 +58,7 @@ class ProtocolCard:
         captions_cut: captions longer than that.
         checkpoint_sha256, recipe: the retriever.
         score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
+        clips_trained_on: of these clips, so many were trained on, as far as a run tells.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
         software: name -> version, see `versions.software_versions`.
 
@@ -82,6 +84,7 @@ class ProtocolCard:
     score_normalisation: str = "none"
     ties: str = "once"
     selection: str = "none"
+    clips_trained_on: int = 0
     compute_dtype: str = "float32"
     software: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -118,6 +121,7 @@ class ProtocolCard:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProtocolCard:
         """Returns the card that `to_dict` wrote. Raises ValueError for missing or unknown names."""
+        values = {"clips_trained_on": 0, **values}  # cards of earlier versions do not tell
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:

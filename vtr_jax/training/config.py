@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from vtr_jax.data.batch_plan import CAPTION_MODES
 from vtr_jax.evaluation.evaluate import FRAME_CHOICES, FRAME_ORDERS
 from vtr_jax.evaluation.metrics import RECALL_LEVELS
 from vtr_jax.models.clip import CLIP_PRESETS, ClipConfig, clip_config
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION
 
+# Lowest value of whole numbers, with the reason where it is no plain sense.
 _LEAST = {
     "seed": 0,
-    "batch_size": 1,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 1,
     "epochs": 1,
     "optimizer.freeze_layer_num": -1,
+    "data.max_words": 3,
     "data.max_frames": 1,
     "data.num_threads": 0,
+    "data.holdout_clips": 1,
     "evaluation.batch_size": 1,
     "evaluation.tile": 1,
     "eval_every": 0,
@@ -28,7 +34,29 @@ _LEAST = {
     "keep_last": 1,
     "log_every": 1,
 }
+_WHY = {
+    "batch_size": "; the contrastive loss of a single pair is always 0",
+    "data.max_words": "; the start and the end of a caption are two of them",
+}
+# (lowest, highest, whether the highest itself is allowed) of real numbers; infinite: no bound.
+_RANGES = {
+    "ema_decay": (0.0, 1.0, False),
+    "spike_factor": (0.0, math.inf, False),
+    "optimizer.learning_rate": (0.0, math.inf, False),
+    "optimizer.coef_lr": (0.0, math.inf, False),
+    "optimizer.weight_decay": (0.0, math.inf, False),
+    "optimizer.warmup_proportion": (0.0, 1.0, True),
+    "optimizer.b1": (0.0, 1.0, False),
+    "optimizer.b2": (0.0, 1.0, False),
+    "optimizer.eps": (0.0, math.inf, False),
+    "optimizer.max_grad_norm": (0.0, math.inf, False),
+}
+_NOT_ZERO = ("optimizer.learning_rate", "optimizer.eps", "optimizer.max_grad_norm")
 _CHOICES = {
+    "compute_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "on_nonfinite": ("stop", "skip"),
+    "optimizer.name": ("bert_adam", "adamw"),
+    "data.caption_mode": CAPTION_MODES,
     "data.slice_framepos": tuple(FRAME_CHOICES),
     "data.train_frame_order": tuple(FRAME_ORDERS),
     "data.eval_frame_order": tuple(FRAME_ORDERS),
@@ -85,6 +113,15 @@ def default_config() -> ConfigDict:
     config.batch_size = 128  # clips a step, over all devices
     config.epochs = 5
     config.compute_dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU
+    # Micro-batches a step, as in the originals: a caption then only meets the clips of its
+    # micro-batch as negatives, batch_size / gradient_accumulation_steps of them.
+    config.gradient_accumulation_steps = 1
+    config.ema_decay = 0.0  # of an average of the weights, e.g. 0.999; evaluated and kept as result
+    # A step whose loss or gradients are not finite is never applied. stop: the run ends there.
+    # skip: it is counted and goes on.
+    config.on_nonfinite = "stop"
+    # A gradient norm above this many times the running median is treated alike; 0: none is.
+    config.spike_factor = 0.0
     config.remat = False  # recompute blocks in the backward pass: less memory, more time
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
@@ -136,11 +173,40 @@ def check_config(config: ConfigDict) -> None:
     """Raise ValueError for the first setting that no run can have, with what is expected."""
     for name, least in _LEAST.items():
         if _setting(config, name) < least:
-            raise ValueError(f"{name}: expected {least} or more, got {_setting(config, name)}")
+            raise ValueError(
+                f"{name}: expected {least} or more, got {_setting(config, name)}"
+                f"{_WHY.get(name, '')}"
+            )
+    for name, limits in _RANGES.items():
+        _check_range(name, _setting(config, name), *limits)
     for name, choices in _CHOICES.items():
         if _setting(config, name) not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name}: expected one of {known}; got {_setting(config, name)!r}")
+    _check_micro_batches(config.batch_size, config.gradient_accumulation_steps)
+    if 0 < config.spike_factor <= 1:
+        raise ValueError(
+            f"spike_factor: expected 0 for no limit, or more than 1, got {config.spike_factor:g}; "
+            "half of all gradient norms are above their median"
+        )
+
+
+def _check_range(name: str, value: float, lowest: float, highest: float, closed: bool) -> None:
+    above = value > lowest or (value == lowest and name not in _NOT_ZERO)
+    below = value < highest or (closed and value == highest)
+    if above and below:
+        return
+    least = "more than" if name in _NOT_ZERO else "at least"
+    most = "" if highest == math.inf else f" and {'at most' if closed else 'below'} {highest:g}"
+    raise ValueError(f"{name}: expected {least} {lowest:g}{most}, got {value:g}")
+
+
+def _check_micro_batches(batch_size: int, micro_batches: int) -> None:
+    if batch_size % micro_batches or batch_size // micro_batches < 2:
+        raise ValueError(
+            f"gradient_accumulation_steps: expected a divisor of batch_size {batch_size} that "
+            f"leaves 2 pairs or more a micro-batch, got {micro_batches}"
+        )
 
 
 def _setting(config: ConfigDict, name: str) -> Any:

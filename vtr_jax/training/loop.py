@@ -2,99 +2,26 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import dataclasses
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vtr_jax.lock import only_process
 from vtr_jax.sharding import put_batch
+from vtr_jax.training.progress import DivergedError, Progress, say
 from vtr_jax.training.run import Run
 from vtr_jax.training.run_log import RunLog, step_line
+from vtr_jax.training.run_record import check_workdir
 from vtr_jax.training.step import BATCH_KEYS, TrainState, compile_train_step
+from vtr_jax.training.stop_request import StopRequest, stop_requests
 
-# Steps that may be computed while the host goes on: each of them holds a batch in device memory.
-MAX_STEPS_AHEAD = 2
-MUST_BE_FINITE = ("loss", "gradient_norm", "update_norm")
-
-
-class DivergedError(ArithmeticError):
-    """Loss, gradients or parameters are no longer finite numbers."""
-
-
-@dataclasses.dataclass
-class _Progress:
-    """Metrics of steps that were started but not yet looked at, and where time went."""
-
-    run: Run
-    log: RunLog
-    pending: collections.deque = dataclasses.field(default_factory=collections.deque)
-    window_start: float = dataclasses.field(default_factory=time.perf_counter)
-    waiting: float = 0.0
-    steps: int = 0
-
-    def add(self, step: int, metrics: Any, waited: float) -> None:
-        if len(self.pending) >= MAX_STEPS_AHEAD:
-            jax.block_until_ready(self.pending[-MAX_STEPS_AHEAD])
-        self.pending.append((step, metrics))
-        self.waiting += waited
-        self.steps += 1
-
-    def flush(self, good_step: int | None) -> dict[str, float]:
-        """Read all pending metrics in order; raises DivergedError at the first bad one."""
-        latest: dict[str, float] = {}
-        while self.pending:
-            step, metrics = self.pending.popleft()
-            latest = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not all(math.isfinite(latest[name]) for name in MUST_BE_FINITE):
-                raise DivergedError(_diverged(step, latest, good_step))
-            self.log.write("train", step, {**latest, **self._rates(step)})
-        return latest
-
-    def _rates(self, step: int) -> dict[str, float]:
-        factor = float(self.run.schedule(jnp.asarray(step - 1)))
-        rate = self.run.config.optimizer.learning_rate * factor
-        return {
-            "learning_rate": rate,
-            "clip_learning_rate": rate * self.run.config.optimizer.coef_lr,
-        }
-
-    def window(self, step: int, latest: dict[str, float]) -> dict[str, float]:
-        """The latest metrics with speed and waiting share since the last call."""
-        now = time.perf_counter()
-        seconds = max(now - self.window_start, 1e-9)
-        values = {
-            **latest,
-            **self._rates(step),
-            "clips_per_second": self.steps * self.run.config.batch_size / seconds,
-            "waiting_share": self.waiting / seconds,
-        }
-        self.window_start, self.waiting, self.steps = now, 0.0, 0
-        return values
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """What happens inside does not count in the speed of training."""
-        began = time.perf_counter()
-        yield
-        self.window_start += time.perf_counter() - began
-
-
-def _diverged(step: int, metrics: Mapping[str, float], good_step: int | None) -> str:
-    found = ", ".join(f"{name} {metrics[name]}" for name in MUST_BE_FINITE)
-    kept = f"the checkpoint of step {good_step} is kept" if good_step else "none was saved before"
-    return (
-        f"step {step}: {found}; {kept}. Lower optimizer.learning_rate or raise "
-        "optimizer.warmup_proportion"
-    )
+__all__ = ["DivergedError", "train"]
 
 
 def _due(step: int, every: int, run: Run) -> bool:
@@ -102,40 +29,74 @@ def _due(step: int, every: int, run: Run) -> bool:
 
 
 def _train_steps(
-    run: Run, progress: _Progress, start: int, batches: Iterator[dict[str, Any]], bar: tqdm
+    run: Run, progress: Progress, batches: Iterator[dict[str, Any]], bar: tqdm, stop: StopRequest
 ) -> None:
-    config = run.config
+    config, start = run.config, progress.good_step or 0
     step_fn = compile_train_step(run.settings, run.state, run.mesh)
     seed_key = jax.random.key(config.seed)
-    good_step = start or None
     for step in range(start + 1, run.total_steps + 1):
+        if stop.reached(step - 1):
+            _save(run, progress, step - 1)
+            run.checkpoints.finish()
+            raise stop.interruption(step - 1)
         began = time.perf_counter()
-        batch = next(batches)
+        batch = _next_batch(batches, run, progress, step)
         waited = time.perf_counter() - began
         arrays = put_batch({name: batch[name] for name in BATCH_KEYS}, run.mesh)
         run.state, metrics = step_fn(run.state, arrays, jax.random.fold_in(seed_key, step))
         progress.add(step, metrics, waited)
         bar.update()
+        run.checkpoints.record_finished()
         if step % config.log_every == 0 or step == run.total_steps:
-            values = progress.window(step, progress.flush(good_step))
+            values = progress.window(step, progress.flush())
             epoch = -(-step // run.plan.steps_per_epoch)
-            _say(step_line(step, run.total_steps, epoch, values))
-        evaluate = _due(step, config.eval_every, run)
-        if evaluate or (config.checkpoint_every and step % config.checkpoint_every == 0):
-            progress.flush(good_step)
+            say(step_line(step, run.total_steps, epoch, values))
+        # Who is asked to stop has seconds: it saves first, and evaluates when it is resumed.
+        if stop.signal and step < run.total_steps:
+            continue
+        if _due(step, config.eval_every, run):
             with progress.pause():
-                scores = run.evaluate() if evaluate else {}
-                if scores:
-                    progress.log.write("evaluation", step, scores)
-                    _say(_score_line(step, scores))
-                run.checkpoints.save(step, run.state, scores)
-            good_step = step
+                progress.flush()
+                _save(run, progress, step, _evaluate(run, progress, step))
+        elif config.checkpoint_every and step % config.checkpoint_every == 0:
+            with progress.pause():
+                _save(run, progress, step)
 
 
-def _say(text: str) -> None:
-    """A line above the progress bar, at once also where the output is a file."""
-    with tqdm.external_write_mode():
-        print(text, flush=True)
+def _next_batch(
+    batches: Iterator[dict[str, Any]], run: Run, progress: Progress, step: int
+) -> dict[str, Any]:
+    """The next batch; what was trained so far is saved where the store can be read no more."""
+    try:
+        return next(batches)
+    except OSError:
+        _save(run, progress, step - 1)
+        raise
+
+
+def _evaluate(run: Run, progress: Progress, step: int) -> dict[str, float]:
+    scores = run.evaluate()
+    if scores:
+        progress.log.write("evaluation", step, scores)
+        say(_score_line(step, scores))
+    return scores
+
+
+def _save(run: Run, progress: Progress, step: int, scores: dict[str, float] | None = None) -> None:
+    """Save the state after a step, unless that was done or there is nothing to save."""
+    progress.flush()
+    if step in (0, progress.good_step):
+        return
+    run.checkpoints.save(step, run.state, scores)
+    progress.good_step = step
+
+
+def _catch_up(run: Run, progress: Progress, step: int) -> None:
+    """Evaluate a checkpoint that was saved before its evaluation, by a run asked to stop."""
+    if step and _due(step, run.config.eval_every, run) and not run.checkpoints.has_scores(step):
+        scores = _evaluate(run, progress, step)
+        if scores:
+            run.checkpoints.add_scores(step, scores)
 
 
 def _score_line(step: int, scores: dict[str, float]) -> str:
@@ -147,12 +108,14 @@ def _score_line(step: int, scores: dict[str, float]) -> str:
     return f"step {step}  validation  " + "   ".join(parts)
 
 
-def _first_lines(run: Run, start: int) -> str:
+def _first_lines(run: Run, start: int, notes: list[str]) -> str:
     resumed = f"resuming after step {start}" if start else "from the start"
     lines = [
+        *run.data.warnings,
+        *notes,
         f"{run.settings.config.recipe}: {len(run.data.train.clips)} clips, "
         f"{len(run.data.train.captions)} captions; {run.plan.describe()}; "
-        f"{run.total_steps} steps in all, {resumed}; mesh {dict(run.mesh.shape)}"
+        f"{run.total_steps} steps in all, {resumed}; mesh {dict(run.mesh.shape)}",
     ]
     for split, clips in run.data.skipped.items():
         if clips:
@@ -165,22 +128,29 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     """Run or resume training; returns the final state.
 
     workdir: checkpoints, retriever.json (load_retriever reads the directory), metrics.jsonl,
-    run.json. Raises ValueError before the first step for settings or data that cannot work,
-    DivergedError when numbers are no longer finite (the last good checkpoint stays).
+    run.json. Raises BlockingIOError if another process trains there, ValueError before the first
+    step for settings or data that cannot work, DivergedError when numbers are no longer finite
+    (the last good checkpoint stays), Interrupted (a SystemExit) on SIGTERM or Ctrl-C, OSError
+    where files cannot be read or written.
     """
-    run = Run(config, workdir)
+    check_workdir(workdir)
     with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(only_process(workdir, "training"))
+        run = Run(config, workdir)
         stack.callback(run.checkpoints.close)
-        start = run.resume()
-        _say(_first_lines(run, start))
+        start, notes = run.resume()
+        say(_first_lines(run, start, notes))
         log = RunLog(workdir, start, config.tensorboard)
         stack.callback(log.close)
         protocol = run.validation_protocol()
         if protocol and not start:
             log.write("protocol", 0, protocol)
+        progress = Progress(run, log, good_step=start or None)
+        _catch_up(run, progress, start)
         # No bar where nobody watches: a log file keeps its lines.
         bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=None)
         stack.enter_context(bar)
         batches = stack.enter_context(contextlib.closing(run.batches(start)))
-        _train_steps(run, _Progress(run, log), start, batches, bar)
+        _train_steps(run, progress, batches, bar, stack.enter_context(stop_requests()))
     return run.state

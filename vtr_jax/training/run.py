@@ -12,20 +12,19 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from vtr_jax.checkpoint import DESCRIPTION_FILE, load_retriever, write_description
+from vtr_jax.checkpoint import checkpoint_steps, write_description
 from vtr_jax.data.batch_plan import BatchPlan
+from vtr_jax.data.trained_clips import write_trained_clips
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
     protocol_card,
     require_resolution,
 )
-from vtr_jax.models.initialise import initialise_from_clip
-from vtr_jax.models.recipes import RetrieverConfig, recipe_named
-from vtr_jax.models.retriever import Retriever, init_retriever
+from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import check_batch_divides, make_mesh
 from vtr_jax.training.checkpoints import RunCheckpoints
-from vtr_jax.training.config import check_config, clip_of, runtime_of
+from vtr_jax.training.config import check_config, runtime_of
 from vtr_jax.training.optimizer import (
     Schedule,
     adamw,
@@ -36,42 +35,18 @@ from vtr_jax.training.optimizer import (
 from vtr_jax.training.parameter_groups import freeze, parameter_groups, trainable_mask
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION, RunData, load_run_data
 from vtr_jax.training.run_log import tensorboard_writer
-from vtr_jax.training.run_record import check_same_run, write_record
+from vtr_jax.training.run_record import changed_settings, check_same_run, write_record
+from vtr_jax.training.start import check_start, resumed_retriever, starting_retriever
 from vtr_jax.training.step import (
     StepSettings,
     abstract_batch,
+    abstract_train_state,
     initial_train_state,
     train_step,
 )
 
 if TYPE_CHECKING:
     from vtr_jax.data.pipeline import TrainingBatches
-
-
-def starting_retriever(config: ConfigDict) -> Retriever:
-    """The retriever a run starts from: config.init, or drawn from the seed.
-
-    A retriever directory of recipe "clip" gives the towers, one of the same recipe everything.
-    Raises ValueError for a directory of another recipe, or options it does not have.
-    """
-    key = jax.random.key(config.seed)
-    recipe, options, sizes = config.recipe, config.options.to_dict(), config.sizes.to_dict()
-    if not config.init:
-        description = recipe_named(recipe).config(clip_of(config), options, sizes)
-        return init_retriever(description, key)
-    source = load_retriever(config.init)
-    if source.config.recipe == "clip" and recipe != "clip":
-        return initialise_from_clip(source, recipe, key, options, sizes)
-    wanted = recipe_named(recipe).config(source.config.clip, options, sizes)
-    if source.config != wanted:
-        raise ValueError(
-            f"init: {config.init} holds a {_named(source.config)}, the run wants a {_named(wanted)}"
-        )
-    return source
-
-
-def _named(config: RetrieverConfig) -> str:
-    return f"{config.recipe} with {dict(config.options)} and sizes {dict(config.sizes)}"
 
 
 def make_optimizer(
@@ -120,7 +95,7 @@ class Run:
             tensorboard_writer()  # refused now, not when everything has been prepared
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh.to_dict())
-        check_batch_divides(config.batch_size, self.mesh)
+        check_batch_divides(config.batch_size // config.gradient_accumulation_steps, self.mesh)
         self.data: RunData = load_run_data(config)
         self.plan = BatchPlan.of(
             self.data.train,
@@ -130,24 +105,41 @@ class Run:
             allow_repeated_clips=config.data.allow_repeated_clips,
         )
         self.total_steps = self.plan.steps_per_epoch * config.epochs
-        resolved = self._resolved()
-        check_same_run(workdir, resolved)
-        retriever = dataclasses.replace(starting_retriever(config), runtime=runtime_of(config))
+        self.resolved = self._resolved()
+        self.record_before = check_same_run(workdir, self.resolved)
+        self._resumes = bool(checkpoint_steps(workdir))
+        retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
         resolution = retriever.config.clip.vision.image_resolution
         require_resolution(self.data.store, resolution)
         self.schedule = warmup_cosine(self.total_steps, config.optimizer.warmup_proportion)
         self.settings = StepSettings(
-            retriever.config, retriever.runtime, make_optimizer(config, retriever, self.schedule)
+            retriever.config,
+            retriever.runtime,
+            make_optimizer(config, retriever, self.schedule),
+            ema_decay=config.ema_decay,
+            spike_factor=config.spike_factor,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
         )
-        self.state = initial_train_state(retriever, self.settings, self.mesh)
+        # Shapes where resume() fills them: a state is in memory once.
+        if self._resumes:
+            self.state = abstract_train_state(retriever, self.settings)
+        else:
+            self.state = initial_train_state(retriever, self.settings, self.mesh)
         self._check_step(resolution)
-        self._open_workdir(resolved)
+        self._open_workdir()
+
+    def _first_retriever(self) -> Retriever:
+        if self._resumes:
+            return resumed_retriever(self.workdir)
+        check_start(self.config)
+        return starting_retriever(self.config)
 
     def _resolved(self) -> dict[str, Any]:
         """Everything that decides the run, as plain JSON values."""
         validation = self.data.validation
         return {
             **json.loads(self.config.to_json_best_effort()),
+            "compute_dtype": runtime_of(self.config).compute_dtype,
             "train_sha256": self.data.train.sha256(),
             "validation_sha256": validation.sha256() if validation else None,
             "store_settings": self.data.store.settings,
@@ -161,10 +153,11 @@ class Run:
         step = functools.partial(train_step, settings=self.settings)
         jax.eval_shape(step, self.state, batch, jax.random.key(0))
 
-    def _open_workdir(self, resolved: dict[str, Any]) -> None:
+    def _open_workdir(self) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
-        write_record(self.workdir, resolved)
-        if not (self.workdir / DESCRIPTION_FILE).is_file():
+        write_record(self.workdir, self.resolved)
+        write_trained_clips(self.workdir, self.data.train)
+        if not self._resumes:
             selection = {
                 "metric": self.config.evaluation.metric,
                 "rule": SELECTION_OF_VALIDATION[self.config.data.validation],
@@ -178,13 +171,20 @@ class Run:
             self.workdir, self.config.keep_last, self.config.evaluation.metric
         )
 
-    def resume(self) -> int:
-        """Load the newest checkpoint, if there is one; returns the updates already done."""
-        step = self.checkpoints.latest_step()
-        if step is None:
-            return 0
-        self.state = self.checkpoints.restore(step, self.state, self.mesh)
-        return step
+    def resume(self) -> tuple[int, list[str]]:
+        """Load the newest whole checkpoint, if the run has any.
+
+        Returns the updates already done, and what a person should know: damaged checkpoints,
+        settings that are not those of the start.
+        """
+        if not self._resumes:
+            return 0, []
+        step, self.state, damaged = self.checkpoints.restore_newest(self.state, self.mesh)
+        return step, [*damaged, *changed_settings(self.resolved, self.record_before)]
+
+    def clips_of_step(self, step: int) -> list[str]:
+        """Ids of the clips in the global batch of an update, counted from 1."""
+        return [self.data.train.clips[i].clip_id for i in self.plan.batch(step - 1)[0]]
 
     def batches(self, start_step: int) -> TrainingBatches:
         """This process's batches from a step on."""
@@ -210,9 +210,9 @@ class Run:
         )
 
     def _retriever(self) -> Retriever:
-        return Retriever(
-            self.state["params"], self.state["state"], self.settings.config, self.settings.runtime
-        )
+        """What is evaluated and kept: the average of the parameters, if there is one."""
+        params = self.state["ema" if "ema" in self.state else "params"]
+        return Retriever(params, self.state["state"], self.settings.config, self.settings.runtime)
 
     def validation_protocol(self) -> dict[str, Any]:
         """How every validation score of this run comes about, {} without validation.
@@ -242,6 +242,7 @@ class Run:
             self.data.validation,
             evaluation_settings(self.config),
             self.mesh,
+            self.data.validation_tokens,
         )
         return {
             f"{direction} {name}": value

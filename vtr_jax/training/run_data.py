@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.data.text import tokenize
+from vtr_jax.evaluation.evaluate import require_frames
 
 SELECTION_OF_VALIDATION = {
     "val": "validation split",
@@ -24,15 +25,18 @@ SELECTION_OF_VALIDATION = {
 class RunData:
     """What a run trains on and is selected by.
 
-    validation is None where nothing is evaluated during training. skipped: clips that the
-    store lacks, by split name.
+    validation is None where nothing is evaluated during training. tokens: ids and mask of all
+    captions of a split, int32 [C,L] each. skipped: clips that the store lacks, by split name.
+    warnings: what a person should know, one sentence each.
     """
 
     store: Any
     train: Split
     validation: Split | None
     train_tokens: tuple[np.ndarray, np.ndarray]
+    validation_tokens: tuple[np.ndarray, np.ndarray] | None
     skipped: dict[str, list[str]]
+    warnings: tuple[str, ...] = ()
 
 
 def hold_out(train: Split, clips: int, seed: int) -> tuple[Split, Split]:
@@ -68,16 +72,39 @@ def _refuse_overlap(train: Split, validation: Split | None) -> None:
     common = check_overlap(train, validation)
     if common:
         raise ValueError(
-            f"{len(common)} clips are both in {train.name} and in {validation.name}, so that "
-            f"validation would measure memory: {', '.join(common[:5])}; mend the annotations"
+            f"{len(common)} of the {len(validation.clips)} clips of {validation.name} are also in "
+            f"{train.name}, so that validation would measure memory: {', '.join(common[:5])}; "
+            "mend the annotations"
         )
 
 
+def _test_overlap(config: ConfigDict, train: Split, validation: Split | None) -> tuple[str, ...]:
+    """Sentences about clips of the test split that training or selection sees.
+
+    No reason to refuse: the run itself is sound, a score on those clips is not.
+    """
+    data = config.data
+    try:
+        test = read_split(data.dataset, data.annotations, "test", **data.options.to_dict())
+    except (ValueError, FileNotFoundError):  # one's own data need not have one
+        return ()
+    seen = [(train, "trained on")]
+    if validation is not None and data.validation != "test":
+        seen.append((validation, "selected by"))
+    return tuple(
+        f"WARNING: {len(common)} of the {len(test.clips)} clips of test are {use} as part of "
+        f"{split.name}, a score on them measures memory: {', '.join(common[:5])}"
+        for split, use in seen
+        if (common := check_overlap(split, test))
+    )
+
+
 def load_run_data(config: ConfigDict) -> RunData:
-    """Read splits, open the store, tokenise the training captions once.
+    """Read splits, open the store, tokenise the captions once.
 
     Raises ValueError or FileNotFoundError before anything is computed: paths not given, splits
-    that overlap, clips the store lacks (unless data.skip_missing).
+    that overlap, clips the store lacks (unless data.skip_missing), clips to validate on without
+    frames.
     """
     from vtr_jax.data.frame_store.store import FrameStore
 
@@ -89,6 +116,7 @@ def load_run_data(config: ConfigDict) -> RunData:
             raise ValueError(f"data.{name}: give {meaning}: --config.data.{name}=PATH")
     train, validation = _read_splits(config)
     _refuse_overlap(train, validation)
+    warnings = _test_overlap(config, train, validation)
     store = FrameStore.open(config.data.store)
     skipped: dict[str, list[str]] = {}
 
@@ -100,6 +128,10 @@ def load_run_data(config: ConfigDict) -> RunData:
         return split
 
     train = covered(train)
-    validation = covered(validation) if validation is not None else None
-    tokens = tokenize(train.captions, config.data.max_words)
-    return RunData(store, train, validation, tokens, skipped)
+    train_tokens = tokenize(train.captions, config.data.max_words)
+    if validation is None:
+        return RunData(store, train, None, train_tokens, None, skipped, warnings)
+    validation = covered(validation)
+    require_frames(store, validation)
+    tokens = tokenize(validation.captions, config.data.max_words)
+    return RunData(store, train, validation, train_tokens, tokens, skipped, warnings)

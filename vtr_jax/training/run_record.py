@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vtr_jax.files import write_atomically
+from vtr_jax.lock import LOCK_FILE
 
 RUN_FILE = "run.json"
 
-# Settings that may differ when a run is resumed. The mesh decides the order of sums, so that
-# another one changes the last bits; the others change no parameter.
+# Settings that may differ when a run is resumed. How the model is computed changes the last bits
+# (more of them for compute_dtype), as the mesh does, which decides the order of sums; what to do
+# about a bad step, nothing else. init is read by the first start alone. The others change no
+# parameter.
 FREE_SETTINGS = (
+    "init",
+    "compute_dtype",
+    "remat",
+    "tile",
+    "cross_tile",
+    "on_nonfinite",
+    "spike_factor",
     "log_every",
     "checkpoint_every",
     "keep_last",
@@ -35,28 +45,28 @@ def write_record(workdir: Path, resolved: Mapping[str, Any]) -> None:
     write_atomically(workdir / RUN_FILE, text.encode())
 
 
-def check_same_run(workdir: Path, resolved: Mapping[str, Any]) -> None:
+def check_workdir(workdir: Path) -> None:
+    """Raise FileExistsError for a directory that holds something, but no run."""
+    if (workdir / RUN_FILE).is_file() or not workdir.is_dir():
+        return
+    foreign = sorted(entry.name for entry in workdir.iterdir() if _is_foreign(entry))
+    if foreign:
+        raise FileExistsError(
+            f"{workdir} is not empty and holds no run; choose another --workdir (no {RUN_FILE} in "
+            f"it, but {', '.join(foreign[:5])})"
+        )
+
+
+def check_same_run(workdir: Path, resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse a directory that holds something, unless it is a run of these very settings.
 
-    Raises FileExistsError for other files, ValueError listing the settings that differ.
+    Returns the settings of the run that it holds, {} if it is empty. Raises FileExistsError for
+    other files, ValueError listing the settings that differ.
     """
-    if (workdir / RUN_FILE).is_file():
-        _refuse_differences(workdir, resolved)
-    elif workdir.is_dir() and any(map(_is_foreign, workdir.iterdir())):
-        raise FileExistsError(f"{workdir} is not empty and holds no run; choose another --workdir")
-
-
-def _is_foreign(entry: Path) -> bool:
-    # A run that was killed while it wrote its first file has left a part of that.
-    return not entry.name.startswith(RUN_FILE)
-
-
-def _refuse_differences(workdir: Path, resolved: Mapping[str, Any]) -> None:
-    path = workdir / RUN_FILE
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); choose another --workdir") from error
+    check_workdir(workdir)
+    saved = read_record(workdir)
+    if not saved:
+        return {}
     differences = differing_settings(resolved, saved)
     if differences:
         lines = "\n  ".join(differences)
@@ -64,16 +74,47 @@ def _refuse_differences(workdir: Path, resolved: Mapping[str, Any]) -> None:
             f"{workdir} holds a run with other settings; resume it with those, or choose another "
             f"--workdir:\n  {lines}"
         )
+    return saved
 
 
-def differing_settings(config: Mapping, other: Mapping, prefix: str = "") -> list[str]:
+def _is_foreign(entry: Path) -> bool:
+    # A run that was killed while it wrote its first file has left a part of that.
+    return entry.name != LOCK_FILE and not entry.name.startswith(RUN_FILE)
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """The contents of run.json, {} where there is none; raises ValueError for a damaged one."""
+    path = workdir / RUN_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); choose another --workdir") from error
+
+
+def differing_settings(config: Mapping, other: Mapping) -> list[str]:
     """Settings of two resolved configs that differ and decide the parameters, as readable lines."""
-    lines: list[str] = []
+    return [
+        f"{name}: {ours!r} now, {theirs!r} in the run"
+        for name, ours, theirs in _differences(config, other)
+        if name not in FREE_SETTINGS
+    ]
+
+
+def changed_settings(config: Mapping, other: Mapping) -> list[str]:
+    """Settings of two resolved configs that differ although the run is the same one."""
+    return [
+        f"{name}: {ours!r} now, {theirs!r} before"
+        for name, ours, theirs in _differences(config, other)
+        if name in FREE_SETTINGS
+    ]
+
+
+def _differences(config: Mapping, other: Mapping, prefix: str = "") -> Iterator[tuple]:
     for name in sorted(config.keys() | other.keys()):
-        path = f"{prefix}{name}"
         ours, theirs = config.get(name), other.get(name)
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            lines += differing_settings(ours, theirs, f"{path}.")
-        elif ours != theirs and path not in FREE_SETTINGS:
-            lines.append(f"{path}: {ours!r} now, {theirs!r} in the run")
-    return lines
+            yield from _differences(ours, theirs, f"{prefix}{name}.")
+        elif ours != theirs:
+            yield f"{prefix}{name}", ours, theirs

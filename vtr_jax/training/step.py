@@ -18,6 +18,8 @@ from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.sharding import batch_sharding, shardings
+from vtr_jax.training.accumulation import accumulated, scalar_terms
+from vtr_jax.training.guard import chosen, initial_guard, judge
 
 TrainState = dict[str, Any]
 Batch = Mapping[str, Array]
@@ -31,11 +33,16 @@ class StepSettings:
     """What is trained and how, hashable.
 
     optimizer: the transformation whose update is added. config, runtime: the retriever's.
+    ema_decay: of the average of the parameters, 0 for none. spike_factor: see guard.judge.
+    gradient_accumulation_steps: micro-batches a step, see accumulation.
     """
 
     config: RetrieverConfig
     runtime: Runtime
     optimizer: optax.GradientTransformation
+    ema_decay: float = 0.0
+    spike_factor: float = 0.0
+    gradient_accumulation_steps: int = 1
 
 
 def abstract_batch(
@@ -52,17 +59,35 @@ def abstract_batch(
     }
 
 
+def abstract_train_state(retriever: Retriever, settings: StepSettings) -> TrainState:
+    """The train state of a retriever (abstract or not) as shapes; nothing is allocated."""
+    return jax.eval_shape(
+        functools.partial(_train_state, settings=settings), retriever.params, retriever.state
+    )
+
+
+def _train_state(params: Any, state: Any, settings: StepSettings) -> TrainState:
+    average = {"ema": params} if settings.ema_decay else {}
+    return {"params": params, "state": state, **_beside(params, settings), **average}
+
+
+def _beside(params: Any, settings: StepSettings) -> TrainState:
+    return {"opt_state": settings.optimizer.init(params), "guard": initial_guard()}
+
+
 def initial_train_state(retriever: Retriever, settings: StepSettings, mesh: Mesh) -> TrainState:
-    """Parameters, recipe state and optimizer state, each where the mesh wants it.
+    """Parameters, recipe state, optimizer state and guard, each where the mesh wants it.
 
     The optimizer's moments are made in place: no device ever holds a whole copy of them. The
-    state takes the retriever's arrays over: the first step deletes them.
+    state takes the retriever's arrays over: the first step deletes them. "ema", the average of
+    the parameters, is there if the settings want one; it starts as the parameters.
     """
     params = jax.device_put(retriever.params, shardings(retriever.params, mesh))
-    abstract = jax.eval_shape(settings.optimizer.init, params)
-    opt_state = jax.jit(settings.optimizer.init, out_shardings=shardings(abstract, mesh))(params)
+    make = functools.partial(_beside, settings=settings)
+    beside = jax.jit(make, out_shardings=shardings(jax.eval_shape(make, params), mesh))(params)
     state = jax.device_put(retriever.state, shardings(retriever.state, mesh))
-    return {"params": params, "state": state, "opt_state": opt_state}
+    average = {"ema": jax.tree.map(jnp.copy, params)} if settings.ema_decay else {}
+    return {"params": params, "state": state, **beside, **average}
 
 
 def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
@@ -87,30 +112,44 @@ def batch_loss(
 def train_step(
     train_state: TrainState, batch: Batch, key: Array, settings: StepSettings
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update.
+    """One update, or none where the loss or the gradients are not finite, or a spike.
 
     key: the step's random key. Returns the new state and metrics: loss, its scalar terms,
-    logit_scale (before the step), gradient_norm (before clipping), update_norm.
+    logit_scale (before the step), gradient_norm (before clipping), update_norm, both norms of
+    each component (gradient_norm/visual, parameter_norm/visual), and those of guard.judge.
     """
-    grad_fn = jax.value_and_grad(batch_loss, has_aux=True)
-    (loss, terms), gradients = grad_fn(
-        train_state["params"], train_state["state"], batch, key, settings
-    )
-    updates, opt_state = settings.optimizer.update(
-        gradients, train_state["opt_state"], train_state["params"]
-    )
-    params = clamp_logit_scale(optax.apply_updates(train_state["params"], updates))
-    scalars = {
-        name: value for name, value in terms.items() if name != "state" and jnp.ndim(value) == 0
+    grad_fn = jax.value_and_grad(functools.partial(batch_loss, settings=settings), has_aux=True)
+    gradients_of = accumulated(grad_fn, settings.gradient_accumulation_steps)
+    params = train_state["params"]
+    (loss, terms), gradients = gradients_of(params, train_state["state"], batch, key)
+    gradient_norm = optax.tree.norm(gradients)
+    apply, guard, verdict = judge(train_state["guard"], loss, gradient_norm, settings.spike_factor)
+    updates, opt_state = settings.optimizer.update(gradients, train_state["opt_state"], params)
+    after = {
+        "params": clamp_logit_scale(optax.apply_updates(params, updates)),
+        "state": terms["state"],
+        "opt_state": opt_state,
     }
+    if settings.ema_decay:
+        after["ema"] = optax.incremental_update(
+            after["params"], train_state["ema"], 1.0 - settings.ema_decay
+        )
+    before = {name: train_state[name] for name in after}
     metrics = {
         "loss": loss,
-        **scalars,
-        "logit_scale": jnp.exp(train_state["params"]["logit_scale"]),
-        "gradient_norm": optax.tree.norm(gradients),
-        "update_norm": optax.tree.norm(updates),
+        **scalar_terms(terms),
+        "logit_scale": jnp.exp(params["logit_scale"]),
+        "gradient_norm": gradient_norm,
+        "update_norm": jnp.where(apply, optax.tree.norm(updates), 0.0),
+        **_norms("gradient_norm", gradients),
+        **_norms("parameter_norm", params),
+        **verdict,
     }
-    return {"params": params, "state": terms["state"], "opt_state": opt_state}, metrics
+    return {**chosen(apply, after, before), "guard": guard}, metrics
+
+
+def _norms(name: str, components: Mapping[str, Any]) -> dict[str, Array]:
+    return {f"{name}/{part}": optax.tree.norm(tree) for part, tree in components.items()}
 
 
 def compile_train_step(

@@ -1,0 +1,132 @@
+"""What the steps of a run report: read behind them, judged, and written to the log."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from vtr_jax.training.run import Run
+from vtr_jax.training.run_log import RunLog
+
+# Steps that may be computed while the host goes on: each of them holds a batch in device memory.
+MAX_STEPS_AHEAD = 2
+MUST_BE_FINITE = ("loss", "gradient_norm", "update_norm")
+# A run that refuses so many updates one after the other will not recover.
+MAX_REFUSED_IN_A_ROW = 20
+
+
+class DivergedError(ArithmeticError):
+    """Loss, gradients or parameters are no longer finite numbers, or far above the usual."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Metrics of steps that were started but not yet looked at, and where time went."""
+
+    run: Run
+    log: RunLog
+    good_step: int | None = None
+    pending: collections.deque = dataclasses.field(default_factory=collections.deque)
+    window_start: float = dataclasses.field(default_factory=time.perf_counter)
+    waiting: float = 0.0
+    steps: int = 0
+    refused_in_a_row: int = 0
+
+    def add(self, step: int, metrics: Any, waited: float) -> None:
+        """Take the metrics of a step that was just started; waits for one that is far behind."""
+        if len(self.pending) >= MAX_STEPS_AHEAD:
+            jax.block_until_ready(self.pending[-MAX_STEPS_AHEAD])
+        self.pending.append((step, metrics))
+        self.waiting += waited
+        self.steps += 1
+
+    def flush(self) -> dict[str, float]:
+        """Read all pending metrics in order; raises DivergedError at the first bad one."""
+        latest: dict[str, float] = {}
+        while self.pending:
+            step, metrics = self.pending.popleft()
+            latest = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            self._judge(step, latest)
+            self.log.write("train", step, {**latest, **self._rates(step, latest)})
+        return latest
+
+    def _judge(self, step: int, metrics: Mapping[str, float]) -> None:
+        refused = bool(metrics.get("refused"))
+        finite = all(math.isfinite(metrics[name]) for name in MUST_BE_FINITE)
+        if finite and not refused:
+            self.refused_in_a_row = 0
+            return
+        self.refused_in_a_row += 1
+        clips = self.run.clips_of_step(step)
+        found = _found(step, metrics, self.run.config.spike_factor)
+        self.log.write("refused", step, {"found": found, "clips": clips})
+        skips = refused and self.run.config.on_nonfinite == "skip"
+        if not skips or self.refused_in_a_row > MAX_REFUSED_IN_A_ROW:
+            raise DivergedError(self._diverged(found))
+        in_all = int(metrics["refused_in_all"])
+        say(f"{found}: not applied, {in_all} in all; clips {', '.join(clips[:5])}, ...")
+
+    def _diverged(self, found: str) -> str:
+        saved = self.good_step
+        kept = f"the checkpoint of step {saved} is kept" if saved else "none was saved before"
+        row = self.refused_in_a_row
+        times = f" ({row} such steps in a row)" if row > 1 else ""
+        return (
+            f"{found}{times}; {kept}. Lower optimizer.learning_rate or raise "
+            "optimizer.warmup_proportion, or leave such steps out with on_nonfinite=skip; "
+            "metrics.jsonl names the clips of the step"
+        )
+
+    def _rates(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        # The schedule counts the updates that were applied.
+        refused = metrics.get("refused_in_all", 0) - metrics.get("refused", 0)
+        factor = float(self.run.schedule(jnp.asarray(step - 1 - int(refused))))
+        rate = self.run.config.optimizer.learning_rate * factor
+        return {
+            "learning_rate": rate,
+            "clip_learning_rate": rate * self.run.config.optimizer.coef_lr,
+        }
+
+    def window(self, step: int, latest: dict[str, float]) -> dict[str, float]:
+        """The latest metrics with speed and waiting share since the last call."""
+        now = time.perf_counter()
+        seconds = max(now - self.window_start, 1e-9)
+        values = {
+            **latest,
+            **self._rates(step, latest),
+            "clips_per_second": self.steps * self.run.config.batch_size / seconds,
+            "waiting_share": self.waiting / seconds,
+        }
+        self.window_start, self.waiting, self.steps = now, 0.0, 0
+        return values
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens inside does not count in the speed of training."""
+        began = time.perf_counter()
+        yield
+        self.window_start += time.perf_counter() - began
+
+
+def say(text: str) -> None:
+    """A line above the progress bar, at once also where the output is a file."""
+    with tqdm.external_write_mode():
+        print(text, flush=True)
+
+
+def _found(step: int, metrics: Mapping[str, float], spike_factor: float) -> str:
+    if metrics.get("spike"):
+        return (
+            f"step {step}: gradient_norm {metrics['gradient_norm']:.4g} is more than spike_factor "
+            f"{spike_factor:g} times the running median"
+        )
+    return f"step {step}: " + ", ".join(f"{name} {metrics[name]}" for name in MUST_BE_FINITE)

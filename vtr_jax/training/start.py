@@ -1,0 +1,84 @@
+"""Where a run starts from: a retriever directory, the seed, or its own checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from vtr_jax.checkpoint import DESCRIPTION_FILE, config_from_json, load_retriever, read_description
+from vtr_jax.models.initialise import initialise_from_clip
+from vtr_jax.models.recipes import RetrieverConfig, recipe_named
+from vtr_jax.models.retriever import Retriever, abstract_retriever, init_retriever
+from vtr_jax.training.config import clip_of
+
+# Below, the towers of a run from scratch would learn next to nothing.
+LEAST_COEF_LR_FROM_SCRATCH = 0.1
+
+
+def check_start(config: ConfigDict) -> None:
+    """Raise ValueError for a run from scratch whose towers would stay as they were drawn."""
+    if config.init:
+        return
+    settings, wrong = config.optimizer, []
+    freezes_nothing = settings.freeze_nothing_in_3d and config.options.get("linear_patch") == "3d"
+    if settings.freeze_layer_num >= 0 and not freezes_nothing:
+        wrong.append(
+            f"optimizer.freeze_layer_num={settings.freeze_layer_num} would keep embeddings and "
+            "stems as they were drawn (-1 trains everything)"
+        )
+    if settings.coef_lr < LEAST_COEF_LR_FROM_SCRATCH:
+        wrong.append(
+            f"optimizer.coef_lr={settings.coef_lr:g} would hardly move the towers (1.0 trains them "
+            f"like the rest; expected {LEAST_COEF_LR_FROM_SCRATCH} or more)"
+        )
+    if wrong:
+        raise ValueError(
+            "init is not given, so the towers start untrained, but "
+            + "; and ".join(wrong)
+            + ". Give the retriever directory to start from, --config.init=DIR, or train from "
+            "scratch: --config.optimizer.freeze_layer_num=-1 --config.optimizer.coef_lr=1.0"
+        )
+
+
+def starting_retriever(config: ConfigDict) -> Retriever:
+    """The retriever a run starts from: config.init, or drawn from the seed.
+
+    A retriever directory of recipe "clip" gives the towers, one of the same recipe everything.
+    Raises ValueError for a directory of another recipe, or options it does not have.
+    """
+    key = jax.random.key(config.seed)
+    recipe, options, sizes = config.recipe, config.options.to_dict(), config.sizes.to_dict()
+    if not config.init:
+        description = recipe_named(recipe).config(clip_of(config), options, sizes)
+        return init_retriever(description, key)
+    source = load_retriever(config.init)
+    if source.config.recipe == "clip" and recipe != "clip":
+        return initialise_from_clip(source, recipe, key, options, sizes)
+    wanted = recipe_named(recipe).config(source.config.clip, options, sizes)
+    if source.config != wanted:
+        raise ValueError(
+            f"init: {config.init} holds a {_named(source.config)}, the run wants a {_named(wanted)}"
+        )
+    return source
+
+
+def resumed_retriever(workdir: Path) -> Retriever:
+    """The retriever of a run that has checkpoints, as shapes: init is not needed any more.
+
+    Raises FileNotFoundError or ValueError where WORKDIR/retriever.json is lost or damaged.
+    """
+    path = workdir / DESCRIPTION_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: lost, although there are checkpoints; restore it from a copy of the run"
+        )
+    try:
+        return abstract_retriever(config_from_json(read_description(workdir)["retriever"]))
+    except KeyError as error:
+        raise ValueError(f"{path}: damaged, expected {error}") from error
+
+
+def _named(config: RetrieverConfig) -> str:
+    return f"{config.recipe} with {dict(config.options)} and sizes {dict(config.sizes)}"
