@@ -31,6 +31,8 @@ _WIDTH, _MARGIN, _STRIPS_LEFT, _BETWEEN, _LABEL_HEIGHT = 10.0, 0.2, 1.5, 0.05, 0
 # Strips of so few frames would leave half of a wide picture blank: they get a narrow one.
 _NARROW_WIDTH, _NARROW_FRAMES = 5.4, 6
 _RANK_BINS = (1, 2, 3, 4, 5, 10, 20, 50, 100, 500, 1000)
+# Where it hides neither the curves at the top nor chance at the bottom.
+_LEGEND_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
 _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
@@ -88,7 +90,7 @@ def draw_curves(
     which may be empty. chance: recall -> percent that guessing would give, drawn as a grey line.
     """
     with _styled():
-        figure = _figure(_WIDTH, 3.5)
+        figure = _figure(_WIDTH, 4.0)
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
         loss_axes, recall_axes = figure.subplots(1, 2)
         for (run, steps), colour in zip(histories.items(), itertools.cycle(SERIES), strict=False):
@@ -101,7 +103,8 @@ def draw_curves(
             recall_axes.plot([], [], style, color=QUIET, label=f"chance {name}")
         _finish(loss_axes, "Training loss", "step")
         loss_axes.set_ylim(bottom=0)
-        _finish(recall_axes, "Recall on validation clips while training, %", "step")
+        title = "Recall on validation clips while training, %"
+        _finish(recall_axes, title, "step", **_LEGEND_BELOW)
         recall_axes.set_ylim(0, 102)
         for axes in (loss_axes, recall_axes):
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -243,11 +246,11 @@ def _draw_recalls(axes: Axes, run: str, points: Sequence[Mapping[str, float]], c
         axes.plot(x, y, style, color=colour, marker="o", markersize=3.5, label=f"{run} {name}")
 
 
-def _finish(axes: Axes, title: str, below: str) -> None:
+def _finish(axes: Axes, title: str, below: str, **legend: Any) -> None:
     axes.set_title(title)
     axes.set_xlabel(below)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        axes.legend(**legend)
     else:
         axes.text(0.5, 0.5, "not recorded", color=QUIET, ha="center", transform=axes.transAxes)
 

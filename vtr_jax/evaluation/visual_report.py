@@ -178,6 +178,7 @@ h1 {{ font-size: 30px; margin: 0 0 8px; letter-spacing: -0.01em; }}
 h2 {{ font-size: 19px; margin: 44px 0 12px; }}
 p {{ color: {QUIET}; margin: 0 0 14px; }}
 .introduction {{ columns: 2 420px; column-gap: 40px; }}
+.introduction p {{ break-inside: avoid; }}
 figure, table, pre {{ background: #fff; border: 1px solid {LINES}; border-radius: 10px; }}
 figure {{ margin: 0 0 16px; padding: 12px; }}
 .queries {{ display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }}
