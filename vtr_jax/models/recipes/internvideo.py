@@ -7,6 +7,7 @@ text projection there.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -26,13 +27,8 @@ from vtr_jax.models.interactions.channel_decorrelation import (
 from vtr_jax.models.interactions.mean_pooling import cosine_logits
 from vtr_jax.models.interactions.token_wise import (
     DRL_MASKED,
-    TokenWeight,
-    TokenWeightConfig,
     WeightedVectors,
-    mean_weights,
-    softmax_weights,
     token_wise_scores,
-    weighted,
 )
 from vtr_jax.models.module_spec import ModuleSpec
 from vtr_jax.models.recipes.recipe import (
@@ -43,6 +39,13 @@ from vtr_jax.models.recipes.recipe import (
     RetrieverConfig,
     Scores,
     check_choice,
+)
+from vtr_jax.models.recipes.token_wise import (
+    TOKEN_WISE_READS,
+    mean_sides,
+    scaled,
+    token_weight_modules,
+    weighted_sides,
 )
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.models.video_tower import VideoTower, VideoTowerConfig
@@ -145,9 +148,8 @@ def _vision_tower(config: RetrieverConfig, runtime: Runtime) -> ModuleSpec:
 def _modules(config: RetrieverConfig, runtime: Runtime) -> dict[str, ModuleSpec]:
     modules = {"text_mask": ModuleSpec(UnusedTextMask, config.clip.text.width, runtime)}
     if config.option("interaction") == "wti":
-        sizes = TokenWeightConfig(config.clip.embed_dim, config.option("wti_arch"))
-        scorer = ModuleSpec(TokenWeight, sizes, runtime)
-        modules |= {"text_weight": scorer, "video_weight": scorer}
+        arch = config.option("wti_arch")
+        modules |= token_weight_modules(config.clip.embed_dim, arch, runtime)
     return modules
 
 
@@ -169,27 +171,17 @@ def _sides(
         assert video.pooled is not None
         shape = (*video.mask.shape, video.pooled.shape[-1])
         copies_vfd = jnp.broadcast_to(video.pooled[:, None], shape)
-        return (
-            weighted(text.tokens, text.mask, mean_weights(text.mask)),
-            weighted(copies_vfd, video.mask, mean_weights(video.mask)),
-        )
-    of_words = parts.modules["text_weight"](text.tokens)
-    of_frames = parts.modules["video_weight"](video.frames)
-    return (
-        weighted(text.tokens, text.mask, softmax_weights(of_words, text.mask, DRL_MASKED)),
-        weighted(video.frames, video.mask, softmax_weights(of_frames, video.mask, DRL_MASKED)),
-    )
+        return mean_sides(text, dataclasses.replace(video, temporal=copies_vfd))
+    return weighted_sides(parts, text, video, DRL_MASKED)
 
 
 def _scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool) -> Scores:
     """logits_tv; with words and frames t2v and v2t too, which only training scales."""
-    logit_scale = parts.params["logit_scale"]
     if parts.config.option("interaction") == "no":
+        logit_scale = parts.params["logit_scale"]
         return {"logits_tv": cosine_logits(text.sentence, clip_vector(video), logit_scale)}
     scores = token_wise_scores(*_sides(parts, text, video), parts.runtime.tile)
-    if not train:
-        return scores
-    return {name: jnp.exp(logit_scale) * score for name, score in scores.items()}
+    return scaled(parts, scores, train)
 
 
 def _decorrelation(
@@ -221,7 +213,7 @@ def _loss(
 READS = {
     "no": frozenset({"sentence", "pooled"}),
     "ti": frozenset({"tokens", "pooled"}),
-    "wti": frozenset({"tokens", "frames"}),
+    "wti": TOKEN_WISE_READS,
 }
 
 
