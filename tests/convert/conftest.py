@@ -24,8 +24,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "drl": [
         *({"interaction": "wti", "wti_arch": n, "agg_module": "None"} for n in (1, 2, 3)),
-        *({"interaction": "dp", "agg_module": name} for name in AGGREGATIONS),
-        {"interaction": "ti", "agg_module": "seqTransf"},
+        *({"interaction": "dp", "cdcr": 0, "agg_module": name} for name in AGGREGATIONS),
+        {"interaction": "ti", "cdcr": 0, "agg_module": "seqTransf"},
         *({"interaction": "xti", "agg_module": name} for name in AGGREGATIONS),
     ],
     "backbone_tvr": [{"agg_module": name} for name in AGGREGATIONS],

@@ -29,6 +29,8 @@ from vtr_jax.convert.names.rows import (
 from vtr_jax.models.recipes import RECIPES
 from vtr_jax.models.retriever import abstract_retriever
 
+SHARED_ROWS = (*PREFIXED_CLIP_ROWS, *AGGREGATION_ROWS, *CROSS_ROWS, *TOKEN_WEIGHT_ROWS)
+
 
 def paths_of(params) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -71,11 +73,11 @@ def test_a_table_covers_what_its_retrievers_have(recipe, paths_used):
     rows = {row.ours: row for row in NAME_TABLES[recipe].rows}
     assert paths_used[recipe] <= set(rows)
     for path in set(rows) - paths_used[recipe]:
-        assert rows[path] in (*AGGREGATION_ROWS, *CROSS_ROWS, *TOKEN_WEIGHT_ROWS), path
+        assert rows[path] in SHARED_ROWS, path
 
 
 def test_shared_rows_are_all_used_by_some_system(paths_used):
-    shared = {row.ours for row in (*PREFIXED_CLIP_ROWS, *AGGREGATION_ROWS, *CROSS_ROWS)}
+    shared = {row.ours for row in SHARED_ROWS}
     assert shared <= set().union(*paths_used.values())
 
 

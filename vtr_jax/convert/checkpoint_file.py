@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.convert.huggingface_folder import WEIGHT_FILES, find_weight_files, read_config
+from vtr_jax.convert.huggingface_folder import config_name, find_weight_files, read_config
 from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.convert.safetensors_file import SAFETENSORS, is_safetensors, read_safetensors
 from vtr_jax.convert.state_dict import find_state_dict
@@ -25,7 +25,7 @@ class CheckpointFacts:
     """What a model's configuration tells beyond shapes; None where there is no configuration.
 
     eos_rule: a text is pooled at its largest id ("argmax") or at the first end-of-text id
-    ("first_eos", with eos_token_id).
+    ("first_eos", with eos_token_id). config_name: the file that says so.
     """
 
     vision_heads: int | None = None
@@ -34,15 +34,17 @@ class CheckpointFacts:
     layer_norm_eps: float | None = None
     eos_rule: str | None = None
     eos_token_id: int | None = None
+    config_name: str = "config.json"
 
 
 @dataclass
 class CheckpointFile:
     """An open checkpoint.
 
-    tensors is the flat state_dict, wrapper removed; config is Hugging Face's config.json or None;
-    notes tell what was unwrapped, removed or ignored; sha256 is that of the weight file (of the
-    lines "<sha256>  <file name>" where there are several files). facts are filled by openai_names.
+    tensors is the flat state_dict, wrapper removed; config is Hugging Face's config.json,
+    open_clip's, or None; notes tell what was unwrapped, removed or ignored; sha256 is that of the
+    weight file (of the lines "<sha256>  <file name>" where there are several files). facts are
+    filled by openai_names.
     """
 
     path: Path
@@ -65,9 +67,10 @@ def open_checkpoint(path: str | Path) -> CheckpointFile:
     if path.is_dir():
         return _open_folder(path)
     file_format, tensors, notes = _open_file(path)
-    config = read_config(path.parent) if path.name in WEIGHT_FILES else None
+    name = config_name(path)
+    config = read_config(path.parent, name) if name else None
     if config is not None:
-        notes = (*notes, "used config.json from the same folder")
+        notes = (*notes, f"used {name} from the same folder")
     return CheckpointFile(path, file_format, tensors, config, notes, _sha256([path]))
 
 
@@ -126,7 +129,7 @@ def _open_folder(folder: Path) -> CheckpointFile:
         folder,
         f"{file_format} (Hugging Face folder)",
         tensors,
-        read_config(folder),
+        read_config(folder, config_name(weights.files[0]) or "config.json"),
         tuple(notes),
         _sha256(list(weights.files)),
     )

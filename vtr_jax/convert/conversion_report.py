@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from vtr_jax.convert.sizes import HEAD_WIDTHS
 from vtr_jax.models.clip import TextConfig
 from vtr_jax.models.recipes import RetrieverConfig
 
@@ -61,9 +62,11 @@ def assumptions(config: RetrieverConfig, known: Mapping[str, Any]) -> tuple[str,
     where a configuration told the pooling rule, whichever it is.
     """
     vision, text = config.clip.vision, config.clip.text
+    head_width = HEAD_WIDTHS.get(vision.width, 64)
     guesses = {
         "activation": f"activation {vision.activation}, as OpenAI's models (or: --activation=gelu)",
-        "vision_heads": f"{vision.heads} vision heads = width / 64 (or: --vision_heads=N)",
+        "vision_heads": f"{vision.heads} vision heads = width / {head_width} (or: "
+        "--vision_heads=N)",
         "text_heads": f"{text.heads} text heads = width / 64 (or: --text_heads=N)",
         "layer_norm_eps": f"LayerNorm epsilon {vision.layer_norm_eps}, as OpenAI's models (or: "
         "--layer_norm_eps=X)",

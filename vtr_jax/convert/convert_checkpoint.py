@@ -29,12 +29,13 @@ from vtr_jax.convert.loading import (
 from vtr_jax.convert.merge import is_internvideo
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import params_from_original
+from vtr_jax.convert.open_clip import plain_names
 from vtr_jax.convert.recognise import Recognised, recognise
 from vtr_jax.convert.sizes import TOWER_OPTIONS, split_options
-from vtr_jax.models.clip import TOKENISER_VOCABULARY
 from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
+from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
 
 def _facts(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +52,8 @@ def _facts(file: CheckpointFile, given: dict[str, Any]) -> dict[str, Any]:
     for name in told.keys() & given.keys():
         if told[name] != given[name]:
             raise ValueError(
-                f"{file.path}: option {name}={given[name]} contradicts its config.json, which "
-                f"says {told[name]}"
+                f"{file.path}: option {name}={given[name]} contradicts its {facts.config_name}, "
+                f"which says {told[name]}"
             )
     return {**told, **given}
 
@@ -145,7 +146,7 @@ def convert_checkpoint(
     if recipe is not None:
         split_options(recipe_named(recipe), options)
     check_new_directory(directory)
-    file = openai_names(open_checkpoint(Path(source)))
+    file = plain_names(openai_names(open_checkpoint(Path(source))))
     notes: tuple[str, ...] = ()
     if recipe is None:
         told = _recognised(file, options)

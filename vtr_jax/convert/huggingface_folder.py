@@ -13,6 +13,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# What open_clip puts into a folder beside, or instead of, the above.
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -29,7 +31,7 @@ def find_weight_files(folder: Path) -> WeightFiles:
 
     ValueError where there are none, FileNotFoundError where a shard of the index is missing.
     """
-    for name in WEIGHT_FILES:
+    for name in (*WEIGHT_FILES, *OPEN_CLIP_FILES):
         path = folder / name
         if path.is_file():
             return _shards(path) if name.endswith(".json") else WeightFiles((path,))
@@ -41,9 +43,16 @@ def find_weight_files(folder: Path) -> WeightFiles:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """config.json of the folder, or None; ValueError where it is no JSON object."""
-    path = folder / "config.json"
+def config_name(weights: Path) -> str | None:
+    """The name of the configuration that stands beside a weight file of that name, or None."""
+    if weights.name in OPEN_CLIP_FILES:
+        return "open_clip_config.json"
+    return "config.json" if weights.name in WEIGHT_FILES else None
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any] | None:
+    """A configuration file of the folder, or None; ValueError where it is no JSON object."""
+    path = folder / name
     return _read_object(path) if path.is_file() else None
 
 

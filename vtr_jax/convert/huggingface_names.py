@@ -13,9 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from vtr_jax.convert.checkpoint_file import CheckpointFile
+from vtr_jax.convert.checkpoint_file import CheckpointFacts, CheckpointFile
 from vtr_jax.convert.huggingface_config import read_facts
 from vtr_jax.convert.lazy_tensor import LazyTensor
+from vtr_jax.convert.open_clip import open_clip_facts
 
 _SAME = {
     "logit_scale": "logit_scale",
@@ -62,7 +63,7 @@ def openai_names(file: CheckpointFile) -> CheckpointFile:
     ValueError where a tower or a query, key or value weight is missing or of an unfitting shape,
     and where the configuration is not CLIP's.
     """
-    facts = read_facts(file.config, file.path)
+    facts = _facts(file)
     prefix = _clip_prefix(file)
     if prefix is None:
         return dataclasses.replace(file, facts=facts)
@@ -113,6 +114,12 @@ def huggingface_names(openai_state_dict: Mapping[str, np.ndarray]) -> dict[str, 
             f"({', '.join(unknown[:8])}); give only the two towers of a ViT CLIP"
         )
     return result
+
+
+def _facts(file: CheckpointFile) -> CheckpointFacts:
+    if file.config is not None and "model_cfg" in file.config:
+        return open_clip_facts(file.config, file.path)
+    return read_facts(file.config, file.path)
 
 
 def _clip_prefix(file: CheckpointFile) -> str | None:
