@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vtr_jax.parity.kinds import recorded_system
+from vtr_jax.parity.systems import SYSTEMS
 
 LOGIT_SCALE = np.array(2.6592, np.float32)
 
@@ -53,10 +54,15 @@ def fill(salt: str, name: str, shape: tuple[int, ...] | list[int]) -> np.ndarray
 
 
 def case_weights(case: Case) -> dict[str, np.ndarray]:
-    """The state dict of a case, by original key."""
+    """The state dict of a case, by original key; float32, some rounded to float16 and back."""
     salt, overrides = case.record["salt"], case.record.get("overrides", {})
+    halves = {*case.record.get("fp16_rounded_keys", ()), *SYSTEMS[case.system].half_keys(case)}
 
     def weight(key: str, shape: list[int]) -> np.ndarray:
+        full = full_weight(key, shape)
+        return full.astype(np.float16).astype(np.float32) if key in halves else full
+
+    def full_weight(key: str, shape: list[int]) -> np.ndarray:
         override = overrides.get(key)
         if override is None:
             return fill(salt, key, shape)
@@ -64,7 +70,11 @@ def case_weights(case: Case) -> dict[str, np.ndarray]:
             return (np.eye(shape[0]) + 0.05 * fill(salt, key, shape)).astype(np.float32)
         return np.full(shape, override, np.float32)
 
-    return {key: weight(key, shape) for key, shape in case.record["keys"].items()}
+    def rounded(key: str, shape: list[int]) -> np.ndarray:
+        value = weight(key, shape)
+        return value.astype(np.float16).astype(np.float32) if key in halved else value
+
+    return {key: rounded(key, shape) for key, shape in case.record["keys"].items()}
 
 
 def normal_frames(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -58,7 +58,8 @@ class RecordedSystem:
     a side of its frames. arrays: everything it records besides inputs and gradients.
     picks: names of the recorded samples (text, video) of a loss that draws, or None.
     state(case, arrays): the recipe's state as recorded; None keeps the retriever's own.
-    inputs: further recorded arrays that are inputs.
+    inputs: further recorded arrays that are inputs. half_keys(case): original keys whose weights
+    were rounded to float16, as a file of a GPU run holds them, where the record does not list them.
     """
 
     options: Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -67,6 +68,7 @@ class RecordedSystem:
     picks: tuple[str, str] | None = None
     state: Callable[[Case, Arrays], dict[str, Any]] | None = None
     inputs: frozenset[str] = frozenset()
+    half_keys: Callable[[Case], frozenset[str]] = lambda case: frozenset()
 
 
 def similarity(outputs: Outputs) -> Any:

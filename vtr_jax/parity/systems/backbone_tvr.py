@@ -11,6 +11,7 @@ from vtr_jax.parity.systems.token_wise import (
     FEATURES,
     LOSSES,
     SCORES,
+    half_keys,
     parts_of,
     token_wise_arrays,
 )
@@ -26,6 +27,7 @@ def _sides(outputs: Outputs) -> tuple[WeightedVectors, WeightedVectors]:
 BACKBONE_TVR = RecordedSystem(
     options=lambda config: {"agg_module": config["agg_module"]},
     resolution=lambda config: config["image_resolution"],
+    half_keys=half_keys,
     arrays=ArrayTable(
         {
             **FEATURES,

@@ -18,6 +18,7 @@ from vtr_jax.parity.systems.token_wise import (
     FEATURES,
     LOSSES,
     SCORES,
+    half_keys,
     parts_of,
     token_wise_arrays,
 )
@@ -70,9 +71,13 @@ _CROSS = {
     "cross_pooled": RecordedArray("inside a head", lambda o: _by_pair(cross_pooled(o))),
 }
 
+# Standardising divides by deviations of about 1e-3 in a batch of four, and so enlarges what the
+# features already differ by; from the recorded features the same function is right to 2e-6.
+_CORRELATION_TOLERANCE = 1e-4
+
 _DECORRELATION = {
     "loss_cdcr": RecordedArray("loss", loss_term("cdcr")),
-    "cdcr_c": RecordedArray("inside a head", _correlation),
+    "cdcr_c": RecordedArray("inside a head", _correlation, lambda case: _CORRELATION_TOLERANCE),
     "cdcr_on_diag": RecordedArray("loss", lambda o: diagonal_parts(_correlation(o))[0]),
     "cdcr_off_diag": RecordedArray("loss", lambda o: diagonal_parts(_correlation(o))[1]),
 }
@@ -81,6 +86,7 @@ DRL = RecordedSystem(
     options=_options,
     resolution=lambda config: config["image_resolution"],
     picks=("cdcr1_text_index", "cdcr1_video_index"),
+    half_keys=half_keys,
     arrays=ArrayTable(
         {
             **FEATURES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -24,9 +25,24 @@ from vtr_jax.parity.recorded import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vtr_jax.parity.cases import Case
     from vtr_jax.parity.compare import Outputs
 
     Sides = Callable[[Outputs], tuple[WeightedVectors, WeightedVectors]]
+
+
+# What the originals keep in float16 on a GPU: CLIP's matrices, with the biases beside them.
+_HALF = re.compile(
+    r"clip\.(text_projection|visual\.(proj|conv1\.weight)"
+    r"|(visual\.)?transformer\.resblocks\.\d+\.(attn|mlp)\..*)"
+)
+
+
+def half_keys(case: Case) -> frozenset[str]:
+    """The keys that a case named ..._fp16 has in float16; none in any other."""
+    if not case.path.stem.endswith("_fp16"):
+        return frozenset()
+    return frozenset(filter(_HALF.fullmatch, case.record["keys"]))
 
 
 def parts_of(outputs: Outputs) -> Parts:
