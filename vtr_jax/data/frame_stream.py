@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vtr_jax.data.augmentation import RandAugment, augment
 from vtr_jax.data.frame_choice import UNIFORM, order_frames, slice_positions
+from vtr_jax.data.frame_store.encoding import decode_frame
 from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
 from vtr_jax.data.frame_store.workers import usable_cores
 from vtr_jax.data.tensorflow_host import import_tensorflow
+from vtr_jax.data.video import resize_and_crop
 
 _BATCHES_AHEAD = 2
+_AUGMENTATION_STREAM = 1  # its draws are not those of the frames' order
 
 
 class Visit(NamedTuple):
@@ -31,12 +35,14 @@ class FrameChoice:
 
     max_frames: F, at most so many. slice_framepos: 0 the first, 1 the last, 2 evenly spaced.
     frame_order: 0 as they are, 1 reversed, 2 shuffled by seed, step and place in the batch.
+    augmentation: drawn once a clip by the same three, before pictures are resized and cropped.
     """
 
     max_frames: int
     slice_framepos: int = UNIFORM
     frame_order: int = 0
     seed: int = 0
+    augmentation: RandAugment | None = None
 
     def __post_init__(self) -> None:
         self.positions(1, 0, 0)  # refuses options out of range before anything is read
@@ -46,6 +52,16 @@ class FrameChoice:
         chosen = slice_positions(num_frames, self.max_frames, self.slice_framepos)
         rng = np.random.default_rng([self.seed, step, place])
         return order_frames(chosen, self.frame_order, rng)
+
+    def transform(
+        self, pictures: list[np.ndarray], resolution: int, step: int, place: int
+    ) -> np.ndarray:
+        """Augments, resizes and crops a clip's pictures, uint8 [H,W,3] each: uint8 [N,R,R,3]."""
+        if self.augmentation is not None:
+            rng = np.random.default_rng([self.seed, step, place, _AUGMENTATION_STREAM])
+            operations = self.augmentation.draw(rng)
+            pictures = [augment(picture, operations) for picture in pictures]
+        return np.stack([resize_and_crop(picture, resolution) for picture in pictures])
 
 
 class FrameStream:
@@ -70,6 +86,10 @@ class FrameStream:
         self._store = store
         self._choice = choice
         self._batch_size = batch_size
+        self._resolution: int = store.settings["resolution"]
+        self._needs_pillow = (
+            store.settings["stored_side"] is not None or choice.augmentation is not None
+        )
         self._visits = visits()
         self._batches = self._dataset(visits, num_threads).as_numpy_iterator()
 
@@ -106,10 +126,8 @@ class FrameStream:
     def _load(self, visit: Visit) -> dict[str, Any]:
         """One clip as tensors: part of the tf.data graph."""
         tf = import_tensorflow()
-        resolution, max_frames = self._store.settings["resolution"], self._choice.max_frames
-        encoded = tf.ensure_shape(tf.numpy_function(self._read, list(visit), tf.string), [None])
-        one_frame = tf.TensorSpec([resolution, resolution, 3], tf.uint8)
-        frames = tf.map_fn(self._decode, encoded, fn_output_signature=one_frame)
+        resolution, max_frames = self._resolution, self._choice.max_frames
+        frames = self._finished(visit) if self._needs_pillow else self._decoded(visit)
         count = tf.shape(frames)[0]
         frames = tf.pad(frames, [[0, max_frames - count], [0, 0], [0, 0], [0, 0]])
         mask = tf.cast(tf.range(max_frames) < count, tf.int32)
@@ -118,6 +136,25 @@ class FrameStream:
             "frame_mask": mask,
         }
 
+    def _decoded(self, visit: Visit) -> Any:
+        """Stored squares as they are: decoded without a lock on Python."""
+        tf = import_tensorflow()
+        encoded = tf.ensure_shape(tf.numpy_function(self._read, list(visit), tf.string), [None])
+        one_frame = tf.TensorSpec([self._resolution, self._resolution, 3], tf.uint8)
+        return tf.map_fn(self._decode, encoded, fn_output_signature=one_frame)
+
+    def _finished(self, visit: Visit) -> Any:
+        """Whole pictures, or augmented ones, by Pillow as the originals do it."""
+        tf = import_tensorflow()
+        frames = tf.numpy_function(self._read_and_transform, list(visit), tf.uint8)
+        return tf.ensure_shape(frames, [None, self._resolution, self._resolution, 3])
+
+    def _read_and_transform(
+        self, step: np.ndarray, place: np.ndarray, row: np.ndarray
+    ) -> np.ndarray:
+        pictures = [decode_frame(encoded) for encoded in self._read(step, place, row)]
+        return self._choice.transform(pictures, self._resolution, int(step), int(place))
+
     def _read(self, step: np.ndarray, place: np.ndarray, row: np.ndarray) -> np.ndarray:
         frames = self._store.read(int(row))
         chosen = self._choice.positions(len(frames), int(step), int(place))
@@ -125,13 +162,12 @@ class FrameStream:
 
     def _decode(self, encoded: Any) -> Any:
         tf = import_tensorflow()
-        resolution = self._store.settings["resolution"]
         if self._store.settings["encoding"] == "png":
             frame = tf.io.decode_png(encoded, channels=3)
         else:
             # the exact transform: the fast one differs from machine to machine
             frame = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        return tf.ensure_shape(frame, [resolution, resolution, 3])
+        return tf.ensure_shape(frame, [self._resolution, self._resolution, 3])
 
     def _raise_what_is_damaged(self, visits: list[Visit]) -> None:
         """Reads a failed batch again, clip by clip; an error inside tf.data names neither."""
@@ -139,11 +175,11 @@ class FrameStream:
         for visit in visits:
             for number, frame in enumerate(self._store.read(visit.row)):
                 try:
-                    self._decode(tf.constant(frame))
-                except (tf.errors.OpError, ValueError) as error:
+                    decode_frame(frame) if self._needs_pillow else self._decode(tf.constant(frame))
+                except (tf.errors.OpError, OSError, ValueError) as error:
                     raise DamagedStore(
                         f"{self._store.name_of(visit.row)}: stored frame {number} is no "
                         f"{self._store.settings['encoding']} image of "
-                        f"{self._store.settings['resolution']} pixels; delete the store and run "
+                        f"{self._resolution} pixels; delete the store and run "
                         "`vtr prepare` again"
                     ) from error

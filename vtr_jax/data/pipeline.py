@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vtr_jax.data.augmentation import NO_AUGMENTATION, RandAugment
 from vtr_jax.data.batch_plan import RANDOM_CAPTION, BatchPlan
 from vtr_jax.data.frame_choice import UNIFORM
 from vtr_jax.data.frame_store.store import FrameStore
@@ -80,6 +81,7 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
+    augmentation: str = NO_AUGMENTATION,
 ) -> TrainingBatches:
     """Training batches from `start_step` up to `stop_step`: a function of seed and step alone.
 
@@ -88,6 +90,8 @@ def training_batches(
     tokens: `tokenize` of the same split's captions. batch_size: pairs of the global batch, of
     which a process gets its contiguous share, [batch_size / process_count] rows. caption_mode and
     allow_repeated_clips: see BatchPlan.of. num_threads: decoding threads, by default one a core.
+    augmentation: "none", or the originals' name of RandAugment; it comes before the crop where
+    the store keeps whole pictures (stored_side), after it where it keeps squares.
 
     Raises ValueError where clips of the split are not in the store, tokens are of another split, or
     options do not fit together; while iterating, DamagedStore naming shard and clip.
@@ -118,7 +122,8 @@ def training_batches(
             for place in range(rows.start, rows.stop):
                 yield Visit(step, place, int(store_rows[clips[place]]))
 
-    choice = FrameChoice(max_frames, slice_framepos, frame_order, seed)
+    drawn = RandAugment.parse(augmentation)
+    choice = FrameChoice(max_frames, slice_framepos, frame_order, seed, drawn)
     frames = FrameStream(store, visits, share, choice, num_threads)
     return TrainingBatches(plan, frames, tokens, rows, start_step)
 

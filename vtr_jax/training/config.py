@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from vtr_jax.data.augmentation import NO_AUGMENTATION, RandAugment
 from vtr_jax.data.batch_plan import CAPTION_MODES
 from vtr_jax.evaluation.evaluate import FRAME_CHOICES, FRAME_ORDERS
 from vtr_jax.evaluation.metrics import RECALL_LEVELS
@@ -156,6 +157,7 @@ def default_config() -> ConfigDict:
             "eval_frame_order": 0,
             "caption_mode": "every_caption",  # or random_caption: each clip once an epoch
             "allow_repeated_clips": False,  # True: a clip may be its own negative, as originally
+            "augmentation": NO_AUGMENTATION,  # or rand-m7-n4-mstd0.5-inc1, as EMCL, BackBone_tvr
             "skip_missing": False,  # True: train on the clips that the store has
             "num_threads": 0,  # 0: all cores
         }
@@ -183,6 +185,7 @@ def check_config(config: ConfigDict) -> None:
         if _setting(config, name) not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name}: expected one of {known}; got {_setting(config, name)!r}")
+    RandAugment.parse(config.data.augmentation)
     _check_micro_batches(config.batch_size, config.gradient_accumulation_steps)
     if 0 < config.spike_factor <= 1:
         raise ValueError(

@@ -207,6 +207,7 @@ class Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=data.num_threads or None,
+            augmentation=data.augmentation,
         )
 
     def _retriever(self) -> Retriever:
