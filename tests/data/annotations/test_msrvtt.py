@@ -14,16 +14,9 @@ from vtr_jax.data.annotations.msrvtt import read_msrvtt
 from vtr_jax.data.split import check_overlap, find_video_files
 
 
-def pairs(split) -> list[list[str]]:
-    return [
-        [split.clips[clip].clip_id, caption]
-        for clip, caption in zip(split.caption_clip, split.captions, strict=True)
-    ]
-
-
 @pytest.fixture(scope="module")
-def real(shared_dir) -> Path:
-    return shared_dir / "annotations" / "msrvtt"
+def real(real_annotations) -> Path:
+    return real_annotations / "msrvtt"
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ def synthetic(real, tmp_path) -> tuple[Path, dict]:
     return tmp_path, json.loads((real / "synthetic.expected.json").read_text())
 
 
-def test_training_pairs_are_those_of_the_upstream_loaders(synthetic):
+def test_training_pairs_are_those_of_the_upstream_loaders(synthetic, pairs):
     folder, expected = synthetic
     split = read_msrvtt(folder, "train")
     assert pairs(split) == expected["train_expanded"]
@@ -49,7 +42,7 @@ def test_training_pairs_are_those_of_the_upstream_loaders(synthetic):
     assert choices == listed["caption_choices_per_video"]
 
 
-def test_test_pairs_are_those_of_the_upstream_loaders(synthetic):
+def test_test_pairs_are_those_of_the_upstream_loaders(synthetic, pairs):
     folder, expected = synthetic
     split = read_msrvtt(folder, "test")
     assert pairs(split) == expected["test"]
@@ -57,7 +50,7 @@ def test_test_pairs_are_those_of_the_upstream_loaders(synthetic):
     assert (split.dataset, split.name) == ("msrvtt", "test")
 
 
-def test_full_test_set_is_grouped_by_clip(synthetic):
+def test_full_test_set_is_grouped_by_clip(synthetic, pairs):
     folder, expected = synthetic
     split = read_msrvtt(folder, "test", test_list="full")
     upstream = expected["multi_sentence_test_of_test_csv_videos"]
@@ -70,7 +63,7 @@ def test_full_test_set_is_grouped_by_clip(synthetic):
         assert [pair for pair in ours if pair[0] == video_id] == theirs
 
 
-def test_training_pairs_of_xpool_are_grouped_in_list_order(synthetic):
+def test_training_pairs_of_xpool_are_grouped_in_list_order(synthetic, pairs):
     folder, expected = synthetic
     assert (
         pairs(read_msrvtt(folder, "train", system="xpool"))
@@ -83,13 +76,14 @@ def test_train_and_test_are_disjoint(synthetic):
     assert check_overlap(read_msrvtt(folder, "train"), read_msrvtt(folder, "test")) == []
 
 
-def test_real_test_list(real):
+def test_real_test_list(real, digest):
     split = read_msrvtt(real, "test")
     assert len(split.clips) == len(split.captions) == 1000
     assert split.caption_clip.tolist() == list(range(1000))
     assert len(set(split.captions)) == 995
     assert split.clips[0].clip_id == "video9770"
-    assert split.captions[0] == "a person is connecting something to system"
+    assert split.clips[-1].clip_id == "video9871"
+    assert [digest(split.captions[n]) for n in (0, -1)] == ["a94d4a834b77", "bf1a1b6612ac"]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +173,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_captions_keep_the_order_of_the_data_file(folder):
+def test_captions_keep_the_order_of_the_data_file(folder, pairs):
     assert pairs(read_msrvtt(folder, "train")) == [
         ["video1", "one"],
         ["video0", "zero"],
