@@ -1,6 +1,7 @@
 """The largest deviation from the original programs' recorded numbers, by system and kind.
 
     python benchmarks/parity_table.py [FOLDER]     (default: tests/parity/golden)
+    python benchmarks/parity_table.py --readme     also fill README's table of recipes
 
 Prints one JSON line a system and a table; a deviation of 1 is just within the tolerance.
 """
@@ -18,11 +19,14 @@ from vtr_jax.parity.cases import find_cases, load_case
 from vtr_jax.parity.compare import compare_case
 from vtr_jax.parity.kinds import kind_of
 
-DEFAULT = Path(__file__).resolve().parents[1] / "tests/parity/golden"
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEFAULT = REPOSITORY / "tests/parity/golden"
+README = REPOSITORY / "README.md"
+COLUMN = "largest deviation"
 
 
-def main(folder: Path) -> None:
-    """Compare every model case below a folder and print the worst of each kind."""
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Compare every model case below a folder and print the worst of each kind, by system."""
     jax.config.update("jax_default_matmul_precision", "highest")
     worst: dict[str, dict[str, float]] = defaultdict(dict)
     cases: dict[str, int] = defaultdict(int)
@@ -38,8 +42,32 @@ def main(folder: Path) -> None:
         print(json.dumps({"system": system, "cases": cases[system], "worst": kinds}))
     print(f"\n{'system':12}{'cases':>6}  largest deviation, 1 = just allowed")
     for system, kinds in worst.items():
-        parts = ", ".join(f"{kind} {share:.2f}" for kind, share in kinds.items())
-        print(f"{system:12}{cases[system]:6}  {parts}")
+        print(f"{system:12}{cases[system]:6}  {in_words(kinds)}")
+    return worst
+
+
+def in_words(kinds: dict[str, float]) -> str:
+    """The worst of each kind, as one line."""
+    return ", ".join(f"{kind} {share:.2f}" for kind, share in kinds.items())
+
+
+def filled(text: str, worst: dict[str, dict[str, float]]) -> str:
+    """README's text with the last column of its table of recipes filled in.
+
+    Systems that were not compared keep what stands there. Raises ValueError without that table.
+    """
+    lines = text.split("\n")
+    heads = [i for i, line in enumerate(lines) if line.startswith("| recipe |") and COLUMN in line]
+    if len(heads) != 1:
+        raise ValueError(f"expected one table of recipes with a column {COLUMN!r}, found {heads}")
+    for number in range(heads[0] + 2, len(lines)):
+        if not lines[number].startswith("| "):
+            break
+        cells = lines[number].split(" | ")
+        system = cells[0].strip("| `")
+        if system in worst:
+            lines[number] = " | ".join([*cells[:-1], f"{in_words(worst[system])} |"])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
@@ -47,4 +75,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT)
-    main(parser.parse_args().folder)
+    parser.add_argument("--readme", action="store_true", help="fill README's table of recipes")
+    arguments = parser.parse_args()
+    deviations = measure(arguments.folder)
+    if arguments.readme:
+        README.write_text(filled(README.read_text(), deviations))
