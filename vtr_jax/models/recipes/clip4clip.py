@@ -28,6 +28,11 @@ from vtr_jax.models.recipes.frame_aggregation import (
     check_aggregation,
     unused_aggregation_parameters,
 )
+from vtr_jax.models.recipes.linear_patch import (
+    LINEAR_PATCH_OPTIONS,
+    check_linear_patch,
+    unused_patch_parameters,
+)
 from vtr_jax.models.recipes.recipe import (
     Options,
     Parts,
@@ -40,7 +45,6 @@ from vtr_jax.models.recipes.recipe import (
 from vtr_jax.models.runtime import Runtime
 
 HEADERS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
-LINEAR_PATCHES = ("2d", "3d")
 CROSS_LAYERS = 4
 CROSS_HEADS = 8
 
@@ -48,13 +52,8 @@ CROSS_HEADS = 8
 def _check(clip: ClipConfig, options: Options) -> None:
     header = options["sim_header"]
     check_choice("sim_header", header, HEADERS)
-    check_choice("linear_patch", options["linear_patch"], LINEAR_PATCHES)
+    check_linear_patch(clip, options)
     check_aggregation(options)
-    if options["linear_patch"] != clip.vision.linear_patch:
-        raise ValueError(
-            f"linear_patch={options['linear_patch']} contradicts a {clip.vision.linear_patch} "
-            "patch embedding"
-        )
     # The original turns it off by itself for the tight head, so there it says nothing.
     if header != "tightTransf" and not options["loose_type"]:
         raise ValueError(f"sim_header {header} compares texts and videos loosely: loose_type=True")
@@ -134,16 +133,14 @@ def _unused(config: RetrieverConfig) -> tuple[str, ...]:
     unused = unused_aggregation_parameters(header)
     if header == "tightTransf":
         unused += ("logit_scale",)
-    if config.clip.vision.linear_patch == "3d":
-        unused += ("visual/patch_embedding/kernel",)
-    return unused
+    return unused + unused_patch_parameters(config)
 
 
 CLIP4CLIP = Recipe(
     name="clip4clip",
     options={
         "sim_header": "meanP",
-        "linear_patch": "2d",
+        **LINEAR_PATCH_OPTIONS,
         "loose_type": True,
         "cross_num_attention_heads": None,
         **AGGREGATION_OPTIONS,
