@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,8 @@ from vtr_jax.checkpoint import (
     write_description,
     write_retriever,
 )
+from vtr_jax.checksums import directory_checksums
+from vtr_jax.lock import only_process
 from vtr_jax.training.checkpoints import RunCheckpoints
 
 
@@ -73,6 +76,9 @@ def test_it_describes_itself(written, retriever):
     assert {"vtr_jax", "jax", "flax", "orbax-checkpoint"} <= set(description["versions"])
     assert all((written / name).stat().st_size == n for name, n in description["files"].items())
     assert "weights/manifest.ocdbt" in description["files"]
+    sums = directory_checksums(written / "weights")
+    assert description["sha256"] == {f"weights/{name}": value for name, value in sums.items()}
+    assert sorted(path.name for path in written.iterdir()) == ["retriever.json", "weights"]
     assert read_description(written) == description
 
 
@@ -180,7 +186,7 @@ def change(field, **values):
         (lambda d: {**d, "format_version": "one"}, "damaged, expected JSON with format_version"),
         (lambda d: {"format_version": 1}, "retriever.json: 'retriever'"),
         (lambda d: {**d, "retriever": 3}, "the description of the retriever cannot be read"),
-        (change("retriever", recipe="drl2"), "expected one of clip, clip4clip, got 'drl2'"),
+        (change("retriever", recipe="drl2"), "expected one of clip, clip4clip.*, got 'drl2'"),
         (change("retriever", options={"sim_hedder": 1}), "did you mean sim_header"),
         (change("retriever", vision={"depth": 3}), "cannot be read: .*'depth'"),
         (change("retriever", text=None), "the description of the retriever cannot be read"),
@@ -223,13 +229,22 @@ def test_cut_off_weights_are_refused(copied):
         load_retriever(copied)
 
 
+@pytest.mark.parametrize("lost", ["_METADATA", "manifest.ocdbt"])
+def test_a_damaged_checkpoint_of_a_run_is_refused(lost, run_directory, tmp_path):
+    copied = Path(shutil.copytree(run_directory, tmp_path / "copied"))
+    (copied / "checkpoints" / "2" / "retriever" / lost).unlink()
+    with pytest.raises(ValueError, match=f"not as they were written .*{lost}"):
+        load_retriever(copied)
+
+
 # Orbax abandons its other reads when one fails; what becomes of them is not ours.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("lost", ["_METADATA", "manifest.ocdbt"])
-def test_a_damaged_checkpoint_of_a_run_is_refused(lost, run_directory, tmp_path):
-    """Runs write in the background and keep no list of files: Orbax notices, we say where."""
+def test_damage_without_checksums_is_still_refused(lost, run_directory, tmp_path):
+    """A run that was killed before it had recorded them: Orbax notices, we say where."""
     copied = Path(shutil.copytree(run_directory, tmp_path / "copied"))
+    shutil.rmtree(copied / "checksums")
     (copied / "checkpoints" / "2" / "retriever" / lost).unlink()
     with pytest.raises(ValueError, match="retriever: the saved arrays (cannot be|are)") as caught:
         load_retriever(copied)
@@ -283,6 +298,64 @@ def test_an_interrupted_write_leaves_nothing(step, error, retriever, tmp_path, m
     with pytest.raises(type(error)):
         write_retriever(tmp_path / "r", retriever.config, retriever.params)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+
+import numpy as np
+
+import vtr_jax.checkpoint as checkpoint
+from vtr_jax.models.retriever import init_retriever
+
+description = checkpoint.read_description(sys.argv[1])["retriever"]
+checkpoint.write_description = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+config = checkpoint.config_from_json(description)
+checkpoint.write_retriever(sys.argv[2], config, {"logit_scale": np.zeros(())})
+"""
+
+
+def test_what_a_kill_leaves_is_removed_by_the_next_write(written, retriever, tmp_path):
+    """It is hidden, and no later than the next attempt at the same place."""
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(written), str(tmp_path / "r")]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    (left,) = tmp_path.iterdir()
+    assert left.name == ".r.partial"
+    assert (left / "weights").is_dir()
+    write_retriever(tmp_path / "r", retriever.config, retriever.params)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert_same(load_retriever(tmp_path / "r").params, retriever.params)
+
+
+def test_two_writers_of_one_directory(retriever, tmp_path):
+    with (
+        only_process(tmp_path / ".r.partial", "writing r"),
+        pytest.raises(BlockingIOError, match="process .* is writing .*r; wait for it or stop it"),
+    ):
+        write_retriever(tmp_path / "r", retriever.config, retriever.params)
+    write_retriever(tmp_path / "r", retriever.config, retriever.params)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_other_bytes_of_the_same_size_are_noticed(copied):
+    """One bit of the weights, which Orbax would load without a word."""
+    path = max((copied / "weights").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not as they were written") as caught:
+        load_retriever(copied)
+    name = path.relative_to(copied).as_posix()
+    assert f"({name})" in str(caught.value).splitlines()[-1]
+
+
+def test_directories_without_checksums_are_still_read(copied, retriever):
+    """As the first version wrote them."""
+    description = read_description(copied)
+    del description["sha256"]
+    (copied / "retriever.json").write_text(json.dumps(description))
+    assert_same(load_retriever(copied).params, retriever.params)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vtr_jax.checksums import verify_checksums
+from vtr_jax.checksums import directory_checksums, verify_checksums
+from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
@@ -146,24 +147,41 @@ def write_retriever(
 ) -> None:
     """Write a retriever directory; it appears complete or not at all.
 
-    params: nested dict of arrays in any float dtype (kept on disk, float32 when loaded).
-    Raises FileExistsError if the directory holds anything.
+    params: nested dict of arrays in any float dtype (kept on disk, float32 when loaded). The
+    description records size and sha256 of every file of the weights. What a killed process has
+    left of the same directory, hidden beside it, is removed. Raises FileExistsError if the
+    directory holds anything, BlockingIOError while another process writes it.
     """
     target = check_new_directory(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        _write_weights(partial / WEIGHTS_FOLDER, {"params": params, "state": state or {}})
-        sizes = _file_sizes(partial / WEIGHTS_FOLDER, partial)
-        write_description(partial, config, {**(facts or {}), "files": sizes})
-        if target.exists():
-            target.rmdir()
-        partial.replace(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    partial = target.parent / f".{target.name}.partial"
+    with only_process(partial, f"writing {target}"):
+        try:
+            _clear(partial)
+            weights = partial / WEIGHTS_FOLDER
+            _write_weights(weights, {"params": params, "state": state or {}})
+            sums = directory_checksums(weights)
+            written = {
+                "files": _file_sizes(weights, partial),
+                "sha256": {f"{WEIGHTS_FOLDER}/{name}": value for name, value in sums.items()},
+            }
+            write_description(partial, config, {**(facts or {}), **written})
+            (partial / LOCK_FILE).unlink()
+            if target.exists():
+                target.rmdir()
+            partial.replace(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed process has left there; its lock is ours now."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK_FILE:
+            entry.unlink()
 
 
 def checkpoint_steps(directory: Path) -> list[int]:
@@ -276,7 +294,8 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterat
 def brief(error: Exception) -> str:
     """What an error of Orbax or TensorStore says before it prints its whole state."""
     first, *_ = str(error).splitlines() or [type(error).__name__]
-    return first[:300]
+    # The cause is at the end: "...: No space left on device".
+    return first if len(first) <= 400 else f"{first[:200]} ... {first[-200:]}"
 
 
 def restore_tree(folder: Path, target: Any) -> Any:
@@ -315,7 +334,9 @@ def load_retriever(
 
     mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
     parameters are float32 either way. step: which checkpoint of a training run, None for the
-    best. Raises FileNotFoundError or ValueError naming what is missing or does not fit.
+    best. Files are compared with their recorded sha256 first, which takes about a second a
+    gigabyte. Raises FileNotFoundError or ValueError naming what is missing, damaged or does not
+    fit.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
     description = read_description(path)
@@ -332,6 +353,7 @@ def load_retriever(
     )
     folder = weights_folder(path, step)
     _check_files(path, description.get("files", {}))
+    verify_checksums(path, description.get("sha256", {}))
     if folder.name == RETRIEVER_ITEM:
         verify_checkpoint(path, int(folder.parent.name), RETRIEVER_ITEM)
     restored = restore_tree(folder, target)
