@@ -121,6 +121,13 @@ def evaluate(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--ties", default="once", help="how ties count; original: as CLIP4Clip")
+    parser.add_argument(
+        "--normalisation",
+        default="none",
+        choices=("none", "dual_softmax"),
+        help="dual_softmax: each score times its softmax over all texts (video to text: over all "
+        "clips), as InternVideo's DSL; reads all queries at once, said on the protocol card",
+    )
     parser.add_argument("--compute_dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument(
         "--skip_missing",

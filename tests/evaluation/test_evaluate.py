@@ -24,6 +24,7 @@ from vtr_jax.evaluation.evaluate import (
     require_resolution,
     retriever_sha256,
 )
+from vtr_jax.evaluation.normalisation import dual_softmax_scores
 from vtr_jax.sharding import make_mesh
 from vtr_jax.versions import software_versions
 
@@ -98,6 +99,24 @@ def test_scores_are_those_of_numpy(retriever, store, splits, name):
         assert len(evaluation.ranks[direction]) == row["queries"]
     assert evaluation.results["t2v"]["queries"] == len(split.captions)
     assert evaluation.results["v2t"]["queries"] == len(split.clips)
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_dual_softmax_ranks_by_its_own_matrices_and_is_said_on_the_card(
+    retriever, store, splits, name
+):
+    split = splits[name]
+    settings = dataclasses.replace(SETTINGS, normalisation="dual_softmax")
+    plain = evaluate_split(retriever, store, split, SETTINGS, make_mesh())
+    evaluation = evaluate_split(retriever, store, split, settings, make_mesh())
+    ways = dual_softmax_scores(plain.tiles.matrix(), split.caption_clip)
+    for direction, logits_tv in ways.items():
+        expected = recalls_by_numpy(logits_tv, split.caption_clip)[direction]
+        assert evaluation.results[direction] == pytest.approx(expected), direction
+    assert evaluation.results != plain.results
+    cards = [protocol_card(retriever, store, split, each) for each in (SETTINGS, settings)]
+    assert cards[0].differences(cards[1]) == ["score normalisation: none against dual softmax"]
+    assert "dual softmax at temperature 1" in cards[1].text()
 
 
 def test_training_pairs_are_found_better_than_by_chance(retriever, store, splits):

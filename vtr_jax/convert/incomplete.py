@@ -46,7 +46,9 @@ def with_fresh(
         return dict(tensors), ()
     fresh = _fresh_tensors(config, seed)
     drawn = {
-        name: LazyTensor(np.dtype(np.float32), expected[name], functools.partial(fresh.get, name))
+        name: LazyTensor(
+            np.dtype(np.float32), expected[name], functools.partial(fresh.__getitem__, name)
+        )
         for name in missing
     }
     note = f"missing in the file, start afresh from seed {seed}: {_some(missing)}"

@@ -77,7 +77,8 @@ def put_together(
     tensors: by the names of the model that config describes. Raises ValueError where a merge is
     asked for another recipe than internvideo or cannot be done, and as open_checkpoint.
     """
-    loaded, notes = dict(tensors), ()
+    loaded: dict[str, Any] = dict(tensors)
+    notes: tuple[str, ...] = ()
     if options.mergeclip:
         loaded, notes = _merged(loaded, config, options)
     if options.ignore_unknown:

@@ -47,6 +47,7 @@ class EvaluationRequest:
     frame_order: int | None = None
     batch_size: int = 64
     ties: str = "once"
+    normalisation: str = "none"
     compute_dtype: str = "float32"
     skip_missing: bool = False
     reader_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -70,7 +71,10 @@ def _settings(request: EvaluationRequest) -> EvaluationSettings:
         name: value for name in TRAINED_SETTINGS if (value := getattr(request, name)) is not None
     }
     return EvaluationSettings(
-        **{**values, **given}, batch_size=request.batch_size, ties=request.ties
+        **{**values, **given},
+        batch_size=request.batch_size,
+        ties=request.ties,
+        normalisation=request.normalisation,
     )
 
 

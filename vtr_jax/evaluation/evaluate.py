@@ -14,8 +14,9 @@ from vtr_jax.data.split import Split
 from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
 from vtr_jax.evaluation.metrics import TIE_RULES, metrics_of, ranks_of, resolve_ties
+from vtr_jax.evaluation.normalisation import NORMALISATIONS, count_both_ways
 from vtr_jax.evaluation.protocol import ProtocolCard
-from vtr_jax.evaluation.similarity import SimilarityTiles, count_ranks
+from vtr_jax.evaluation.similarity import SimilarityTiles
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.versions import software_versions
 
@@ -29,7 +30,8 @@ class EvaluationSettings:
 
     max_words: token limit. max_frames: frames a clip. slice_framepos: 0 head, 1 tail, 2 uniform.
     frame_order: 0 normal, 1 reversed, 2 shuffled. batch_size: captions or clips encoded at once.
-    tile: texts and videos a side of a similarity tile. ties: a key of TIE_RULES.
+    tile: texts and videos a side of a similarity tile. ties: a key of TIE_RULES. normalisation:
+    a key of NORMALISATIONS.
     Raises ValueError for values out of range.
     """
 
@@ -40,6 +42,7 @@ class EvaluationSettings:
     batch_size: int = 64
     tile: int = 256
     ties: str = "once"
+    normalisation: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("max_frames", "batch_size", "tile"):
@@ -49,6 +52,7 @@ class EvaluationSettings:
             ("slice_framepos", FRAME_CHOICES),
             ("frame_order", FRAME_ORDERS),
             ("ties", TIE_RULES),
+            ("normalisation", NORMALISATIONS),
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(map(str, choices))
@@ -60,7 +64,7 @@ class Evaluation:
     """Scores of one evaluation.
 
     results: {"t2v": {"R@1": ...}, "v2t": ...}. ranks: {"t2v": [T], "v2t": [V]}, 0 = first.
-    tiles: the similarity matrix, to be computed again where wanted.
+    tiles: the similarity matrix before any normalisation, to be computed again where wanted.
     """
 
     results: dict[str, dict[str, float]]
@@ -134,8 +138,12 @@ def evaluate_split(
     )
     video = encode_clips(retriever, clips, mesh)
     tiles = SimilarityTiles(retriever, text, video, split.caption_clip, settings.tile)
-    counter = count_ranks(tiles)
-    return Evaluation(metrics_of(counter, settings.ties), ranks_of(counter, settings.ties), tiles)
+    counters = count_both_ways(tiles, settings.normalisation)
+    return Evaluation(
+        {way: metrics_of(counter, settings.ties)[way] for way, counter in counters.items()},
+        {way: ranks_of(counter, settings.ties)[way] for way, counter in counters.items()},
+        tiles,
+    )
 
 
 def protocol_card(
@@ -162,6 +170,7 @@ def protocol_card(
         captions_cut=int((count_tokens(split.captions) > settings.max_words).sum()),
         checkpoint_sha256=retriever_sha256(retriever),
         recipe=retriever.config.recipe,
+        score_normalisation=NORMALISATIONS[settings.normalisation],
         ties=settings.ties,
         selection=selection,
         compute_dtype=retriever.runtime.compute_dtype,

@@ -19,7 +19,12 @@ from vtr_jax.evaluation.metrics import TIE_RULES
 if TYPE_CHECKING:
     from vtr_jax.data.split import Split
 
-SCORE_NORMALISATIONS = ("none", "dual softmax", "QB-Norm")
+SCORE_NORMALISATIONS = {
+    "none": "none",
+    "dual softmax": "dual softmax at temperature 1: each score times its softmax over all texts of "
+    "the split (video to text with one caption a clip: over all its clips)",
+    "QB-Norm": "QB-Norm",
+}
 SELECTIONS = {
     "none": "none: the checkpoint was not chosen among several",
     "validation split": "best checkpoint by the validation split",
@@ -90,7 +95,7 @@ class ProtocolCard:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "captions_per_clip", tuple(self.captions_per_clip))
-        _expect("score_normalisation", self.score_normalisation, SCORE_NORMALISATIONS)
+        _expect("score_normalisation", self.score_normalisation, tuple(SCORE_NORMALISATIONS))
         _expect("ties", self.ties, tuple(TIE_RULES))
         _expect("selection", self.selection, tuple(SELECTIONS))
 
@@ -149,6 +154,7 @@ class ProtocolCard:
         fewest, mean, most = self.captions_per_clip
         shown = dataclasses.asdict(self) | {
             "captions_per_clip": f"{fewest} to {most}, mean {mean:g}",
+            "score_normalisation": SCORE_NORMALISATIONS[self.score_normalisation],
             "ties": f"{self.ties}: {TIE_RULES[self.ties]}",
             "selection": SELECTIONS[self.selection],
             "frame_rate": f"{self.frame_rate:g}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -16,6 +17,21 @@ from vtr_jax.models.retriever import Retriever
 Tile = tuple[int, int, np.ndarray]
 
 _similarity = jax.jit(lambda retriever, text, video: retriever.similarity(text, video))
+
+
+class Tiles(Protocol):
+    """A matrix [T,V] in tiles (first text, first clip, scores [t,v]), as often as wanted."""
+
+    @property
+    def caption_clip(self) -> np.ndarray:
+        """The clip of every caption, int [T]."""
+
+    @property
+    def num_clips(self) -> int:
+        """Columns of the matrix."""
+
+    def __call__(self, only_own: bool = False) -> Iterator[Tile]:
+        """All tiles; only_own: those in which a caption meets its own clip, at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +109,19 @@ class SimilarityTiles:
 
     def matrix(self) -> np.ndarray:
         """The whole matrix, float32 [T,V]; for sizes that fit into memory."""
-        logits_tv = np.empty((len(self.caption_clip), self.num_clips), np.float32)
-        for first_text, first_clip, tile_tv in self():
-            rows, columns = tile_tv.shape
-            logits_tv[first_text : first_text + rows, first_clip : first_clip + columns] = tile_tv
-        return logits_tv
+        return joined(self)
 
 
-def count_ranks(tiles: SimilarityTiles) -> RankCounter:
+def joined(tiles: Tiles) -> np.ndarray:
+    """The matrix [T,V] that tiles make up, float32; for sizes that fit into memory."""
+    logits_tv = np.empty((len(tiles.caption_clip), tiles.num_clips), np.float32)
+    for first_text, first_clip, tile_tv in tiles():
+        rows, columns = tile_tv.shape
+        logits_tv[first_text : first_text + rows, first_clip : first_clip + columns] = tile_tv
+    return logits_tv
+
+
+def count_ranks(tiles: Tiles) -> RankCounter:
     """Everything ranks need, counted without ever holding the matrix."""
     own_scores = collect_own_scores(tiles.caption_clip, tiles(only_own=True))
     counter = RankCounter(own_scores, tiles.caption_clip, tiles.num_clips)

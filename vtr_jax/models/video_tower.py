@@ -122,6 +122,7 @@ class TokenAttention(nnx.Module):
         head_width = width // self.heads
         kernel = self.qkv.kernel[...].astype(self.dtype)
         kernel_q, kernel_k, kernel_v = jnp.split(kernel, 3, axis=1)
+        assert self.qkv.bias is not None
         bias_q, _, bias_v = jnp.split(self.qkv.bias[...].astype(self.dtype), 3)
         per_head = (width, self.heads, head_width)
 
