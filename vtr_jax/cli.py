@@ -58,6 +58,16 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, help="frame store")
 
 
+def check(arguments: Sequence[str]) -> None:
+    """Check annotations and videos: counts, overlap, captions that are cut, unreadable files."""
+    from vtr_jax.data.check_data.command import EPILOG, add_arguments, run_check
+
+    parser = _parser("check-data", check, EPILOG)
+    add_arguments(parser)
+    known, rest = parser.parse_known_args(arguments)
+    run_check(known, parse_options(rest, READ_SPLIT_NAMES))
+
+
 def prepare(arguments: Sequence[str]) -> None:
     """Decode the videos of a data set once, into a frame store."""
     from vtr_jax.data.frame_store.command import add_arguments, run_prepare
@@ -141,6 +151,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "convert": convert,
+    "check-data": check,
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
@@ -160,7 +171,7 @@ def _parser(
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<12}{(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             f"vtr_jax {__version__}: video-text retrieval",

@@ -28,6 +28,7 @@ __all__ = [
     "read_available_splits",
     "read_split",
     "reader_options",
+    "split_names",
 ]
 
 READERS: dict[str, Callable[..., Split]] = {
@@ -74,10 +75,9 @@ def read_available_splits(
         ValueError, FileNotFoundError: as read_split.
     """
     _check_options(dataset, options)
-    names = table_splits(annotations) if dataset == "table" else SPLIT_NAMES
     splits: dict[str, Split] = {}
     missing: dict[str, str] = {}
-    for name in names:
+    for name in split_names(dataset, annotations):
         try:
             splits[name] = READERS[dataset](annotations, name, **options)
         except MissingSplit as reason:
@@ -96,6 +96,15 @@ def available_splits(
     A table's are those of its column `split`, or "all". Raises as read_available_splits.
     """
     return tuple(read_available_splits(dataset, annotations, **options)[0])
+
+
+def split_names(dataset: str, annotations: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names of the splits that a data set may have, there or not; of a table, those it has.
+
+    Raises ValueError for an unknown data set, and what table_splits raises.
+    """
+    check_choice("dataset", dataset, sorted(READERS))
+    return table_splits(annotations) if dataset == "table" else SPLIT_NAMES
 
 
 def reader_options(dataset: str) -> tuple[str, ...]:

@@ -1,0 +1,104 @@
+"""The whole check: splits, what they share, and videos."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtr_jax.data.annotations import MissingSplit, read_split, reader_options, split_names
+from vtr_jax.data.check_data.known import default_max_words, same_by_protocol
+from vtr_jax.data.check_data.report import DataReport, Overlap
+from vtr_jax.data.check_data.split_check import check_split
+from vtr_jax.data.check_data.video_check import check_videos
+from vtr_jax.data.split import Split, check_overlap
+
+
+def check_data(
+    dataset: str,
+    annotations: str | os.PathLike[str],
+    *,
+    videos_dir: str | os.PathLike[str] | None = None,
+    splits: Sequence[str] | None = None,
+    max_words: int | None = None,
+    workers: int | None = None,
+    **options: Any,
+) -> DataReport:
+    """Check the annotations of a data set, and its videos if a folder is given.
+
+    Args:
+        dataset, annotations, **options: as read_split.
+        videos_dir: folder with the video files; None = annotations alone.
+        splits: names; None = all that there are, and those that are missing are no problem.
+        max_words: token limit; None = that of the published commands.
+        workers: processes that open videos; None = one a core.
+
+    Raises:
+        ValueError: unknown data set or option.
+        FileNotFoundError: annotations or videos_dir are not there.
+    """
+    if splits is not None and not splits:
+        raise ValueError("splits is empty, expected names, or None for all")
+    max_words = default_max_words(dataset) if max_words is None else max_words
+    reader_options(dataset)
+    read, missing, problems = _read(dataset, annotations, splits, options)
+    checks = [check_split(split, options, max_words) for split in read]
+    overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(read, 2)]
+    videos = None
+    if videos_dir is not None:
+        videos = check_videos(read, Path(videos_dir), workers)
+    return DataReport(
+        dataset=dataset,
+        annotations=str(annotations),
+        options=dict(options),
+        splits=tuple(checks),
+        missing=missing,
+        overlaps=tuple(overlaps),
+        videos=videos,
+        problems=(
+            *problems,
+            *itertools.chain.from_iterable(check.problems for check in checks),
+            *_overlap_problems(overlaps),
+            *(videos.problems if videos else ()),
+        ),
+    )
+
+
+def _read(
+    dataset: str,
+    annotations: str | os.PathLike[str],
+    names: Sequence[str] | None,
+    options: Mapping[str, Any],
+) -> tuple[list[Split], dict[str, str], list[str]]:
+    """Splits, those that are not there and why, and what is wrong with the others."""
+    read: list[Split] = []
+    missing: dict[str, str] = {}
+    problems: list[str] = []
+    for name in names or split_names(dataset, annotations):
+        try:
+            read.append(read_split(dataset, annotations, name, **options))
+        except MissingSplit as reason:
+            missing[name] = str(reason)
+        except ValueError as problem:
+            problems.append(f"{name}: {problem}")
+    if names is not None:
+        problems += [f"{name}: {reason}" for name, reason in missing.items()]
+    elif not read and not problems:
+        problems.append(f"no split of {dataset} is there")
+    return read, missing, problems
+
+
+def _overlap(dataset: str, one: Split, other: Split) -> Overlap:
+    clips = check_overlap(one, other)
+    expected = same_by_protocol(dataset, one.name, other.name)
+    return Overlap(one.name, other.name, tuple(clips), expected)
+
+
+def _overlap_problems(overlaps: Iterable[Overlap]) -> list[str]:
+    return [
+        f"{each.one} and {each.other} share {len(each.clips)} clips: {', '.join(each.clips[:5])}"
+        for each in overlaps
+        if each.clips and not each.expected
+    ]
