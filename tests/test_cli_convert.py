@@ -117,6 +117,17 @@ def test_options_are_read_as_what_they_look_like():
     assert parse_options(arguments) == expected
 
 
+def test_the_script_without_jax_says_what_to_install(checkpoint_file, tmp_path):
+    """As with the system's Python: -S hides every installed package."""
+    command = [sys.executable, "-S", SCRIPT, checkpoint_file, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{sys.executable} has no numpy, jax, flax, orbax, safetensors; install")
+    assert f"{sys.executable} -m pip install {SCRIPT.parent}" in line
+
+
 def test_the_script_is_the_same_command(checkpoint_file, tmp_path, tiny_retriever):
     command = [sys.executable, SCRIPT, checkpoint_file, tmp_path / "out", *HEADS]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -71,14 +71,42 @@ def test_zip_bombs_are_refused_before_anything_is_unpacked(tmp_path: Path, torch
     huge = LazyTensor(np.dtype("u1"), (2**31,), lambda: np.zeros(1000, "u1"))
     torch_writer.write_torch_zip(path, {"a": huge}, compression=zipfile.ZIP_DEFLATED)
     claim_size(path, "archive/data/0", 2**31)
-    with pytest.raises(ValueError, match="packed in a way PyTorch does not write"):
+    with pytest.raises(ValueError, match="claims 2147483648 bytes in .* refused as tampered with"):
         open_checkpoint(path)
 
 
-def test_other_compression_is_refused(tmp_path: Path, torch_writer):
+@pytest.mark.parametrize(
+    ("compression", "method"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "LZMA")]
+)
+def test_other_compression_is_refused(compression, method, tmp_path: Path, torch_writer):
     path = tmp_path / "packed.pt"
-    torch_writer.write_torch_zip(path, TENSORS, compression=zipfile.ZIP_BZIP2)
-    with pytest.raises(ValueError, match="packed in a way PyTorch does not write"):
+    torch_writer.write_torch_zip(path, TENSORS, compression=compression)
+    with pytest.raises(ValueError, match=f"packed by {method}, expected it stored as it is or"):
+        open_checkpoint(path)
+
+
+def test_compression_that_is_not_known_is_refused_by_number(tmp_path: Path, torch_writer):
+    path = tmp_path / "packed.pt"
+    torch_writer.write_torch_zip(path, TENSORS)
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        start = content.find(signature)
+        while start >= 0:
+            content[start + offset] = 97
+            start = content.find(signature, start + 4)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is packed by method 97, expected it stored"):
+        open_checkpoint(path)
+
+
+def test_a_stored_entry_of_two_sizes(tmp_path: Path, torch_writer):
+    path = tmp_path / "weights.pt"
+    huge = LazyTensor(np.dtype("u1"), (2000,), lambda: np.zeros(1000, "u1"))
+    torch_writer.write_torch_zip(path, {"a": huge})
+    claim_size(path, "archive/data/0", 2000)
+    with pytest.raises(
+        ValueError, match="stored as it is, yet has 1000 bytes in the file and 2000"
+    ):
         open_checkpoint(path)
 
 

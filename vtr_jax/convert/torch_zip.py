@@ -35,6 +35,8 @@ _BROKEN_ZIP = (
 # Deflate cannot shrink more than this; a higher claim is a bomb.
 _MAX_DEFLATE_RATIO = 1032
 _CHUNK = 2**20
+# Methods that archivers write, by their number in the zip format.
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,18 @@ class _Archive:
         _require_plain(entry)
         if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == nbytes:
             return FileRange(self.path, self._data_offset(entry), nbytes, entry.CRC)
-        if (
-            entry.compress_type != zipfile.ZIP_DEFLATED
-            or nbytes > _MAX_DEFLATE_RATIO * entry.compress_size
+        if entry.compress_type != zipfile.ZIP_STORED and nbytes > (
+            _MAX_DEFLATE_RATIO * entry.compress_size
         ):
-            raise ValueError(f"{name!r} is packed in a way PyTorch does not write; refused")
+            raise ValueError(
+                f"{name!r} claims {nbytes} bytes in {entry.compress_size} packed ones, more than "
+                "deflate can hold: refused as tampered with"
+            )
+        if entry.compress_type == zipfile.ZIP_STORED:
+            raise ValueError(
+                f"{name!r} is stored as it is, yet has {entry.compress_size} bytes in the file "
+                f"and {nbytes} unpacked: the file is damaged; download it again"
+            )
         return CompressedEntry(self.path, name, nbytes)
 
     def _data_offset(self, entry: zipfile.ZipInfo) -> int:
@@ -162,8 +171,15 @@ def _require_little_endian(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | No
 
 
 def _require_plain(entry: zipfile.ZipInfo) -> None:
+    """Refuse an entry that is encrypted, or packed by a method that PyTorch never uses."""
     if entry.flag_bits & 1:
         raise ValueError(f"{entry.filename!r} is encrypted; save the checkpoint without a password")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = _METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+        raise ValueError(
+            f"{entry.filename!r} is packed by {method}, expected it stored as it is or deflated; "
+            "unpack the archive and pack it again with `zip -r -0 NEW.pt FOLDER`"
+        )
 
 
 def _small_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
