@@ -29,7 +29,7 @@ from vtr_jax.models.features import (
 )
 from vtr_jax.models.module_spec import ModuleSpec, Params
 from vtr_jax.models.recipes import Recipe, RetrieverConfig, recipe_named
-from vtr_jax.models.recipes.recipe import Parts, Picks, bind_modules
+from vtr_jax.models.recipes.recipe import OptionValue, Parts, Picks, bind_modules
 from vtr_jax.models.runtime import Runtime
 
 
@@ -61,6 +61,19 @@ class Retriever:
         """The same retriever computed otherwise: compute_dtype=..., remat=..."""
         return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, **changes))
 
+    def with_options(self, **changes: OptionValue) -> Retriever:
+        """The same parameters read with other options: rerantopk=..., video_weight=...
+
+        Raises ValueError for options that the recipe does not have, that it cannot be computed
+        with, or that need other parameters.
+        """
+        options = {**dict(self.config.options), **changes}
+        config = self.recipe.config(self.config.clip, options, dict(self.config.sizes))
+        if component_specs(config, self.runtime) != component_specs(self.config, self.runtime):
+            changed = ", ".join(f"{name}={value}" for name, value in changes.items())
+            raise ValueError(f"{changed}: such a {config.recipe} has other parameters")
+        return dataclasses.replace(self, config=config)
+
     def encode_text(self, token_ids: ArrayLike, token_mask: ArrayLike) -> TextFeatures:
         """Encode captions.
 
@@ -91,7 +104,8 @@ class Retriever:
         check_frames(frames, frame_mask, self.config.clip.vision.image_resolution)
         spec = self.recipe.vision_tower(self.config, self.runtime)
         keep = self.recipe.keeps_patches(self.config)
-        return _run_vision(spec, keep, self.params["visual"], frames, jnp.asarray(frame_mask))
+        params = _frozen(self.params, self.recipe.frozen(self.config))["visual"]
+        return _run_vision(spec, keep, params, frames, jnp.asarray(frame_mask))
 
     def aggregate(self, vision: VisionFeatures, frame_mask: ArrayLike) -> VideoFeatures:
         """Relate the tower's frames in time: the second half of encode_video."""
@@ -183,6 +197,16 @@ def abstract_retriever(config: RetrieverConfig, runtime: Runtime | None = None) 
     params["logit_scale"] = jax.ShapeDtypeStruct((), jnp.float32)
     state = jax.eval_shape(lambda: initial_state(config, jax.random.key(0)))
     return Retriever(params, state, config, runtime)
+
+
+def _frozen(params: Params, paths: tuple[str, ...]) -> Params:
+    """The same params; no gradient reaches the leaves at these paths."""
+
+    def stop(path: Any, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return jax.lax.stop_gradient(leaf) if name in paths else leaf
+
+    return jax.tree_util.tree_map_with_path(stop, params) if paths else params
 
 
 def normalised_frames(frames: Array, mask_bf: Array) -> Array:

@@ -76,18 +76,18 @@ def pooled_video(temporal_vfd: Array, mask_vf: Array) -> Array:
     return l2_normalise(mean_frame(temporal_vfd, mask_vf))
 
 
-def _products(left: Array, right: Array) -> Array:
-    """Rows of [...,A,D] against rows of [...,B,D], in full precision: softmax multiplies by 100."""
-    return jnp.einsum("...ad,...bd->...ab", left, right, precision="highest")
+def _products(rows_nd: Array, columns_td: Array) -> Array:
+    """Rows [N,D] with columns [T,D], in full precision: a softmax multiplies them by 100.
 
-
-def _weighted_sum(weights: Array, rows: Array) -> Array:
-    return jnp.einsum("...an,...nd->...ad", weights, rows, precision="highest")
+    [N,T] and not [T,N]: extended to many videos this is one matrix product that needs no copy.
+    """
+    return jnp.einsum("nd,td->nt", rows_nd, columns_td, precision="highest")
 
 
 def sentence_video(sentence_td: Array, pooled_vd: Array, sentence_matrix: Array) -> Array:
     """Sentences through the learned matrix against whole videos, [T,V] before the scale."""
-    return _products(_weighted_sum(sentence_td, sentence_matrix), pooled_vd)
+    through_td = jnp.einsum("td,de->te", sentence_td, sentence_matrix, precision="highest")
+    return _products(through_td, pooled_vd)
 
 
 def weak_scores(sentence_td: Array, video: GatedVideo, frame_matrix: Array) -> dict[str, Array]:
@@ -96,13 +96,14 @@ def weak_scores(sentence_td: Array, video: GatedVideo, frame_matrix: Array) -> d
     sentence_td [T,D], normalised; video: arrays without their first axis. The frames' weights go
     through the learned matrix after their softmax, so that they need not sum to 1.
     """
-    frames_tf = _products(sentence_td, video.frames_vfd)
-    weights_tf = _weighted_sum(jax.nn.softmax(frames_tf / WEAK_TEMPERATURE, axis=-1), frame_matrix)
-    patches_tn = _products(sentence_td, video.patches_vnd)
-    weights_tn = jax.nn.softmax(patches_tn / WEAK_TEMPERATURE, axis=-1)
+    frames_ft = _products(video.frames_vfd, sentence_td)
+    softmax_ft = jax.nn.softmax(frames_ft / WEAK_TEMPERATURE, axis=0)
+    weights_gt = jnp.einsum("fg,ft->gt", frame_matrix, softmax_ft, precision="highest")
+    patches_nt = _products(video.patches_vnd, sentence_td)
+    weights_nt = jax.nn.softmax(patches_nt / WEAK_TEMPERATURE, axis=0)
     return {
-        "frame_weak": jnp.sum(frames_tf * weights_tf, axis=-1),
-        "patch_weak": jnp.sum(patches_tn * weights_tn, axis=-1),
+        "frame_weak": jnp.sum(frames_ft * weights_gt, axis=0),
+        "patch_weak": jnp.sum(patches_nt * weights_nt, axis=0),
     }
 
 
@@ -113,21 +114,20 @@ def strong_scores(sentence_td: Array, video: GatedVideo, strong_patches: bool) -
     original. No [T,F,D] is made: the norm of a weighted sum of frames follows from their
     products, |z|^2 = w^T (Y Y^T) w.
     """
-    weights_tf = jax.nn.softmax(
-        _products(sentence_td, video.frames_vfd) / STRONG_FRAME_TEMPERATURE, axis=-1
-    )
-    gram_ff = _products(video.temporal_vfd, video.temporal_vfd)
-    norm_t = jnp.sqrt(jnp.sum(weights_tf * _weighted_sum(weights_tf, gram_ff), axis=-1))
-    products_tf = _products(sentence_td, video.temporal_vfd)
-    frame_strong_t = jnp.sum(weights_tf * products_tf, axis=-1) / norm_t
+    frames_ft = _products(video.frames_vfd, sentence_td)
+    weights_ft = jax.nn.softmax(frames_ft / STRONG_FRAME_TEMPERATURE, axis=0)
+    gram_fg = _products(video.temporal_vfd, video.temporal_vfd)
+    mixed_ft = jnp.einsum("fg,gt->ft", gram_fg, weights_ft, precision="highest")
+    norm_t = jnp.sqrt(jnp.sum(weights_ft * mixed_ft, axis=0))
+    products_ft = _products(video.temporal_vfd, sentence_td)
+    frame_strong_t = jnp.sum(weights_ft * products_ft, axis=0) / norm_t
     if not strong_patches:
         return {"frame_strong": frame_strong_t, "patch_strong": frame_strong_t}
     # Patches outnumber the width, so that here the sum is cheaper than their products.
-    weights_tn = jax.nn.softmax(
-        _products(sentence_td, video.patches_vnd) / STRONG_PATCH_TEMPERATURE, axis=-1
-    )
-    pooled_td = l2_normalise(_weighted_sum(weights_tn, video.patches_vnd))
-    patch_strong_t = jnp.sum(sentence_td * pooled_td, axis=-1)
+    patches_nt = _products(video.patches_vnd, sentence_td)
+    weights_nt = jax.nn.softmax(patches_nt / STRONG_PATCH_TEMPERATURE, axis=0)
+    pooled_td = jnp.einsum("nt,nd->td", weights_nt, video.patches_vnd, precision="highest")
+    patch_strong_t = jnp.sum(sentence_td * l2_normalise(pooled_td), axis=-1)
     return {"frame_strong": frame_strong_t, "patch_strong": patch_strong_t}
 
 
