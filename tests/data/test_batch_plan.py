@@ -146,8 +146,12 @@ def test_a_batch_depends_on_seed_and_step_alone(mode):
 def test_a_batch_larger_than_the_split_is_refused_with_both_numbers():
     split = split_of_counts([5, 5, 5])
     for mode in (RANDOM_CAPTION, EVERY_CAPTION):
-        with pytest.raises(ValueError, match="batch_size 4 is more than the 3 clips of toy train"):
+        with pytest.raises(
+            ValueError, match="4 is more than the 3 clips of toy train.*--config.batch_size=3$"
+        ):
             BatchPlan.of(split, 4, 0, caption_mode=mode)
+        with pytest.raises(ValueError, match="more than the 1 clips.*a batch needs two clips"):
+            BatchPlan.of(split_of_counts([5]), 4, 0, caption_mode=mode)
     with pytest.raises(ValueError, match="batch_size 16 is more than the 15 captions"):
         BatchPlan.of(split, 16, 0, caption_mode=EVERY_CAPTION, allow_repeated_clips=True)
 

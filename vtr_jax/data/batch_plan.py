@@ -80,9 +80,11 @@ class BatchPlan:
         if steps == 0:
             unit = "captions" if by_caption and allow_repeated_clips else "clips"
             most = len(getattr(split, unit))
+            valid = f"nearest valid: --config.batch_size={most}"
             raise ValueError(
                 f"batch_size {batch_size} is more than the {most} {unit} of {split.dataset} "
-                f"{split.name}: no batch can be filled; nearest valid: --config.batch_size={most}"
+                f"{split.name}: no batch can be filled; "
+                f"{valid if most > 1 else 'a batch needs two clips to tell apart'}"
             )
         return cls(
             caption_clip=split.caption_clip,
