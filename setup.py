@@ -57,6 +57,8 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],  # NVIDIA GPUs
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],  # TPUs
         "tensorboard": ["tensorboardX>=2.6"],  # --config.tensorboard=True, without TensorFlow
+        # Preparing on many machines; it takes protobuf and Pillow back to its own bounds.
+        "beam": ["apache-beam>=2.77"],
     },
     entry_points={"console_scripts": ["vtr = vtr_jax.cli:main"]},
 )

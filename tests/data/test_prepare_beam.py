@@ -12,7 +12,7 @@ from vtr_jax.data.frame_store.beam import BeamRunner
 @pytest.fixture
 def beam():
     pytest.importorskip("apache_beam", reason="Apache Beam is not installed (vtr_jax[beam])")
-    return BeamRunner("DirectRunner", ("--direct_num_workers=1",))
+    return BeamRunner("BundleBasedDirectRunner")  # DirectRunner itself, without a download first
 
 
 def test_the_store_is_the_local_runs_byte_for_byte(
