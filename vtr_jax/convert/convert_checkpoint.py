@@ -34,7 +34,7 @@ from vtr_jax.convert.recognise import Recognised, recognise
 from vtr_jax.convert.sizes import TOWER_OPTIONS, split_options
 from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.recipes import recipe_named
-from vtr_jax.models.retriever import Retriever, abstract_retriever
+from vtr_jax.models.retriever import Retriever, abstract_retriever, initial_state
 from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
 
@@ -83,7 +83,8 @@ def _read(
     tensors, notes = put_together(tensors, config, loading, seed)
     abstract = abstract_retriever(config).params
     params = params_from_original(tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what)
-    return Retriever(params, {}, config), (*renaming, *notes)
+    state = initial_state(config, jax.random.key(0))
+    return Retriever(params, state, config), (*renaming, *notes)
 
 
 def _recognised(file: CheckpointFile, options: dict[str, Any]) -> Recognised:
@@ -162,5 +163,7 @@ def convert_checkpoint(
     else:
         retriever, loaded = _read(file, recipe, {**towers, **own}, loading, seed)
     report = _report(file, retriever, towers, (*notes, *loaded))
-    write_retriever(directory, retriever.config, retriever.params, facts=report.facts())
+    write_retriever(
+        directory, retriever.config, retriever.params, state=retriever.state, facts=report.facts()
+    )
     return report

@@ -14,7 +14,7 @@ from vtr_jax.convert.names.params import original_from_params, params_from_origi
 from vtr_jax.convert.sizes import infer_clip_config, split_options
 from vtr_jax.convert.told import OneOf, contradicts, told_by_names
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
-from vtr_jax.models.retriever import Retriever, abstract_retriever
+from vtr_jax.models.retriever import Retriever, abstract_retriever, initial_state
 
 
 def config_of_state_dict(
@@ -63,7 +63,8 @@ def retriever_from_state_dict(
     params = params_from_original(
         state_dict, NAME_TABLES[recipe], abstract_retriever(config).params
     )
-    return Retriever(jax.tree.map(jnp.asarray, params), {}, config)
+    state = initial_state(config, jax.random.key(0))
+    return Retriever(jax.tree.map(jnp.asarray, params), state, config)
 
 
 def to_state_dict(retriever_or_gradients: Retriever) -> dict[str, np.ndarray]:

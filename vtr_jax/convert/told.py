@@ -80,7 +80,7 @@ def _internvideo(shapes: Shapes) -> Told:
 
 
 def _token_wise(shapes: Shapes) -> tuple[dict[str, Any], dict[str, int]]:
-    """Options and sizes that DRL and BackBone_tvr share."""
+    """Options and sizes that DRL, BackBone_tvr and EMCL-Net share."""
     aggregation, sizes = told_aggregation(shapes, none="None")
     three_d = "clip.visual.conv2.weight" in shapes
     return {"agg_module": aggregation, "linear_patch": "3d" if three_d else "2d"}, sizes
@@ -113,6 +113,7 @@ TOLD: dict[str, Callable[[Shapes], Told]] = {
     "clip4clip": _clip4clip,
     "drl": _drl,
     "eercf": _eercf,
+    "emcl": _token_wise,
     "internvideo": _internvideo,
 }
 

@@ -56,3 +56,32 @@ def map_pairs(compare: Callable[[Any, Any], Any], texts: Any, videos: Any, tile:
 
     tiles = jax.lax.map(jax.checkpoint(strip, prevent_cse=False), text_tiles)
     return jax.tree.map(lambda leaf: _joined(leaf, count_t, count_v), tiles)
+
+
+def _blocks(tree: Any, size: int) -> Any:
+    """Neighbouring rows cut into [blocks, size, ...], the last block filled up with zeros."""
+
+    def cut(leaf: Array) -> Array:
+        missing = -leaf.shape[0] % size
+        padded = jnp.pad(leaf, ((0, missing), *[(0, 0)] * (leaf.ndim - 1)))
+        return padded.reshape(-1, size, *leaf.shape[1:])
+
+    return jax.tree.map(cut, tree)
+
+
+def map_blocks(compare: Callable[[Any, Any], Array], texts: Any, videos: Any, size: int) -> Array:
+    """A function of texts and videos applied to blocks of neighbours in the given order.
+
+    compare(texts, videos): [texts, videos]; unlike for map_pairs it may depend on what else is in
+    the block, but must give rows of zeros no influence. Returns [T,V].
+    """
+    count_t, count_v = _rows(texts), _rows(videos)
+    video_blocks = _blocks(videos, min(size, count_v))
+
+    def strip(text_block: Any) -> Array:
+        return jax.lax.map(lambda video_block: compare(text_block, video_block), video_blocks)
+
+    blocks = jax.lax.map(strip, _blocks(texts, min(size, count_t)))
+    rows, columns, block_t, block_v = blocks.shape
+    whole_tv = blocks.swapaxes(1, 2).reshape(rows * block_t, columns * block_v)
+    return whole_tv[:count_t, :count_v]

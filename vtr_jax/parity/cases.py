@@ -70,11 +70,7 @@ def case_weights(case: Case) -> dict[str, np.ndarray]:
             return (np.eye(shape[0]) + 0.05 * fill(salt, key, shape)).astype(np.float32)
         return np.full(shape, override, np.float32)
 
-    def rounded(key: str, shape: list[int]) -> np.ndarray:
-        value = weight(key, shape)
-        return value.astype(np.float16).astype(np.float32) if key in halved else value
-
-    return {key: rounded(key, shape) for key, shape in case.record["keys"].items()}
+    return {key: weight(key, shape) for key, shape in case.record["keys"].items()}
 
 
 def normal_frames(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which parameters are updated, and at which rate and decay.
 
-Sources: CLIP4Clip's parameter groups and its freeze_layer_num.
+Sources: CLIP4Clip's parameter groups and its freeze_layer_num; InternVideo's freeze, which spares
+its temporal blocks, and looks for the video projection and its norm under names they do not have.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ TOWER_OUTPUTS = (
     "visual/ln_post",
     "visual/projection",
 )
+
+TEMPORAL_BLOCKS = "visual/temporal/blocks"
+VIDEO_PROJECTION = ("visual/ln_post", "visual/projection")
 
 
 def is_clip_parameter(path: str) -> bool:
@@ -54,19 +58,35 @@ def parameter_groups(
     return group_of
 
 
-def trainable_layers(path: str, layers: int | None, freeze_layer_num: int) -> bool | np.ndarray:
+def outputs_spared(recipe: str, train_video_projection: bool = False) -> tuple[str, ...]:
+    """Beginnings of the paths that a freeze of a recipe never touches.
+
+    train_video_projection: InternVideo's freeze also spares its video projection and the norm
+    before it, as it was meant to; every other recipe's does anyway.
+    """
+    if recipe != "internvideo" or train_video_projection:
+        return TOWER_OUTPUTS
+    return tuple(path for path in TOWER_OUTPUTS if path not in VIDEO_PROJECTION)
+
+
+def trainable_layers(
+    path: str,
+    layers: int | None,
+    freeze_layer_num: int,
+    spared: tuple[str, ...] = TOWER_OUTPUTS,
+) -> bool | np.ndarray:
     """Whether the parameter at a path is trained; a bool a layer where it is stacked.
 
     freeze_layer_num: -1 freezes nothing; n >= 0 freezes embeddings, stems and the first n
-    blocks of both towers, so that 0 freezes embeddings and stems alone. A 3d patch embedding
-    is always trained. Source: CLIP4Clip.
+    blocks of both towers, so that 0 freezes embeddings and stems alone. What is spared, a 3d
+    patch embedding and temporal blocks are always trained.
     """
-    if freeze_layer_num < 0 or not is_clip_parameter(path):
+    if freeze_layer_num < 0 or not is_clip_parameter(path) or path.startswith(TEMPORAL_BLOCKS):
         return True
     if is_stacked(path):
         assert layers is not None
         return np.arange(layers) >= freeze_layer_num
-    return path.startswith((*TOWER_OUTPUTS, "visual/patch_embedding_3d"))
+    return path.startswith((*spared, "visual/patch_embedding_3d"))
 
 
 def trainable_mask(
@@ -74,14 +94,18 @@ def trainable_mask(
     config: RetrieverConfig,
     freeze_layer_num: int = -1,
     freeze_nothing_in_3d: bool = False,
+    train_video_projection: bool = False,
 ) -> Any:
     """For every parameter True, False, or a bool array over its layers.
 
     params: nested dict, abstract or not. Parameters that the recipe never uses are not trained,
     so that weight decay leaves them as they were. freeze_nothing_in_3d: with a 3d patch
     embedding the original's freeze freezes nothing, by mistake; True does the same.
+    train_video_projection: as for outputs_spared.
     """
-    unused = recipe_named(config.recipe).unused(config)
+    spared = outputs_spared(config.recipe, train_video_projection)
+    recipe = recipe_named(config.recipe)
+    unused = (*recipe.unused(config), *recipe.frozen(config))
     if freeze_nothing_in_3d and config.clip.vision.linear_patch == "3d":
         freeze_layer_num = -1
 
@@ -89,7 +113,8 @@ def trainable_mask(
         name = path_name(path)
         if name in unused:
             return False
-        layers = trainable_layers(name, leaf.shape[0] if leaf.ndim else None, freeze_layer_num)
+        count = leaf.shape[0] if leaf.ndim else None
+        layers = trainable_layers(name, count, freeze_layer_num, spared)
         if isinstance(layers, np.ndarray) and layers.all() == layers.any():
             return bool(layers.all())
         return layers

@@ -7,6 +7,7 @@ from vtr_jax.convert.names.clip import CLIP_NAMES
 from vtr_jax.convert.names.clip4clip import CLIP4CLIP_NAMES
 from vtr_jax.convert.names.drl import DRL_NAMES
 from vtr_jax.convert.names.eercf import EERCF_NAMES
+from vtr_jax.convert.names.emcl import EMCL_NAMES
 from vtr_jax.convert.names.internvideo import INTERNVIDEO_NAMES
 from vtr_jax.convert.names.row import NameTable
 
@@ -15,6 +16,7 @@ NAME_TABLES: dict[str, NameTable] = {
     "clip4clip": CLIP4CLIP_NAMES,
     "drl": DRL_NAMES,
     "backbone_tvr": BACKBONE_TVR_NAMES,
+    "emcl": EMCL_NAMES,
     "eercf": EERCF_NAMES,
     "internvideo": INTERNVIDEO_NAMES,
 }

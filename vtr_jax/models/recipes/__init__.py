@@ -7,11 +7,12 @@ from vtr_jax.models.recipes.clip import CLIP
 from vtr_jax.models.recipes.clip4clip import CLIP4CLIP
 from vtr_jax.models.recipes.drl import DRL
 from vtr_jax.models.recipes.eercf import EERCF
+from vtr_jax.models.recipes.emcl import EMCL
 from vtr_jax.models.recipes.internvideo import INTERNVIDEO
 from vtr_jax.models.recipes.recipe import Recipe, RetrieverConfig
 
 RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe for recipe in (CLIP, CLIP4CLIP, DRL, BACKBONE_TVR, EERCF, INTERNVIDEO)
+    recipe.name: recipe for recipe in (CLIP, CLIP4CLIP, DRL, BACKBONE_TVR, EMCL, EERCF, INTERNVIDEO)
 }
 
 

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from jax import Array
 
 from vtr_jax.models.clip import ClipConfig, VisionTower
@@ -77,7 +78,8 @@ class Recipe:
     tokens. projects_tokens(config): text tokens are in the joint space. draws(config): the loss
     draws samples. state(config, key): what its state starts as. row_multiple(config): the texts
     and videos that are compared in one go where that decides the scores, or None.
-    unused(config): paths of parameters that the original keeps but never reads.
+    unused(config): paths of parameters that the original keeps but never reads. frozen(config):
+    paths below visual/ that no gradient reaches.
     vision_tower(config, runtime): the tower that reads frames.
     """
 
@@ -100,6 +102,7 @@ class Recipe:
     state: Callable[[RetrieverConfig, Array], Params] = lambda config, key: {}
     row_multiple: Callable[[RetrieverConfig], int | None] = lambda config: None
     unused: Callable[[RetrieverConfig], tuple[str, ...]] = lambda config: ()
+    frozen: Callable[[RetrieverConfig], tuple[str, ...]] = lambda config: ()
     vision_tower: Callable[[RetrieverConfig, Runtime], ModuleSpec] = clip_vision_tower
 
     def complete_options(
@@ -118,7 +121,7 @@ class Recipe:
                 raise ValueError(
                     f"recipe {self.name} has no option {name!r} (it has: {known}){hint}"
                 )
-        return {**self.options, **given}
+        return {name: _hashable(value) for name, value in {**self.options, **given}.items()}
 
     def config(
         self,
@@ -137,6 +140,13 @@ class Recipe:
         return RetrieverConfig(
             self.name, clip, tuple(sorted(complete.items())), tuple(sorted(all_sizes.items()))
         )
+
+
+def _hashable(value: Any) -> OptionValue:
+    """An option's value as a description keeps it: lists and arrays become tuples of numbers."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(np.ravel(np.asarray(value)).tolist())
+    return value
 
 
 def check_choice(option: str, value: OptionValue, choices: Collection[OptionValue]) -> None:
