@@ -38,7 +38,7 @@ def shell_lines() -> list[str]:
 
 def vtr_commands() -> list[str]:
     """The vtr commands of the blocks and those within sentences."""
-    inline = re.findall(r"`(vtr [a-z]+ [^`]*=[^`]*)`", README)
+    inline = re.findall(r"`(vtr [a-z-]+ [^`]*=[^`]*)`", README)
     return [line for line in [*shell_lines(), *inline] if line.startswith("vtr ")]
 
 

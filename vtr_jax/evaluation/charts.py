@@ -163,12 +163,12 @@ def draw_query(path: Path, caption: str, top: Sequence[Hit], note: str = "") -> 
         _text(figure, _MARGIN, height - 0.2, "\n".join(words), fontsize=13, va="top")
         _text(figure, _MARGIN, height - header + 0.22, note, fontsize=9, color=QUIET)
         below = height - header
-        before = 0
+        expected = 1
         for hit, row in zip(placed(top), rows, strict=True):
             room = max(row, _LABEL_HEIGHT)
-            if hit.place != before + 1:
+            if hit.place != expected:
                 _text(figure, _MARGIN, below + 0.09, "⋮", fontsize=13, color=QUIET)
-            before = hit.place
+            expected = (hit.place or 0) + 1
             below -= room
             _draw_hit_label(figure, hit, below + room / 2)
             _draw_strip(figure, hit, below + (room - row) / 2, frame_width, row)
