@@ -53,7 +53,10 @@ def convert(arguments: Sequence[str]) -> None:
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default="table", help="table (CSV or JSONL) or msrvtt")
+    from vtr_jax.data.annotations import READERS
+
+    names = ", ".join(sorted(READERS))
+    parser.add_argument("--dataset", default="table", help=f"{names} (default: CSV or JSONL table)")
     parser.add_argument("--annotations", required=True, help="annotation file or folder")
     parser.add_argument("--store", required=True, help="frame store")
 

@@ -13,6 +13,7 @@ from vtr_jax.data.annotations.choices import (
     SPLIT_NAMES,
     SYSTEMS,
     check_choice,
+    check_flag,
     check_folder,
     find_annotation,
 )
@@ -64,6 +65,7 @@ def read_activitynet(
     check_choice("split", split, SPLIT_NAMES)
     check_choice("val_file", val_file, ("val_1", "val_2"))
     check_choice("system", system, SYSTEMS)
+    check_flag("moments", moments)
     name = "train" if split == "train" else val_file
     list_path = find_annotation(folder, ID_FILES[name], split)
     path = find_annotation(folder, [f"{name}.json", f"{name}.json.gz"], split)

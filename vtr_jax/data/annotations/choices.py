@@ -26,6 +26,12 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> None:
         raise ValueError(f"{name} is {value!r}, expected one of {expected}{nearest(value, names)}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError unless `value` is True or False; any other would pass for one of them."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected True or False")
+
+
 def nearest(value: object, known: Iterable[str]) -> str:
     """'; did you mean X?' where a known name is close to `value`, else nothing."""
     by_lower = {name.lower(): name for name in known}

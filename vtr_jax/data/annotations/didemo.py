@@ -15,6 +15,7 @@ from vtr_jax.data.annotations.choices import (
     SPLIT_NAMES,
     SYSTEMS,
     check_choice,
+    check_flag,
     check_folder,
     find_annotation,
 )
@@ -58,6 +59,7 @@ def read_didemo(
     check_folder(folder, "DiDeMo's JSON files and lists")
     check_choice("split", split, SPLIT_NAMES)
     check_choice("system", system, SYSTEMS)
+    check_flag("moments", moments)
     list_path = find_annotation(folder, [f"{split}_list.txt"], split)
     path = find_annotation(folder, [f"{split}_data.json", f"{split}_data.json.gz"], split)
     listed = read_list(list_path)

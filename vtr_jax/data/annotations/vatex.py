@@ -68,8 +68,8 @@ def read_vatex(
     if not paths:
         raise MissingSplit(
             f"split {split!r} ({len(ids)} videos in {list_name}) needs {DATA_FILE}, or "
-            f"vatex_{{training,validation}}_v1.0.json (or ..._v1.0_ceph.json): none is in {folder}; "
-            "fetch VATEX's captions, or pass captions_file"
+            "vatex_{training,validation}_v1.0.json (or ..._v1.0_ceph.json): none is in "
+            f"{folder}; fetch VATEX's captions, or pass captions_file"
         )
     captions_of = _captions(paths)
     notes: tuple[str, ...] = ()

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations import MissingSplit, read_split, reader_options, split_names
+from vtr_jax.data.annotations import MissingSplit, read_split, split_names
 from vtr_jax.data.check_data.known import default_max_words, same_by_protocol
 from vtr_jax.data.check_data.report import DataReport, Overlap
 from vtr_jax.data.check_data.split_check import check_split
 from vtr_jax.data.check_data.video_check import check_videos
 from vtr_jax.data.split import Split, check_overlap
+from vtr_jax.data.text import MIN_MAX_WORDS
 
 
 def check_data(
@@ -39,10 +40,11 @@ def check_data(
         ValueError: unknown data set or option.
         FileNotFoundError: annotations or videos_dir are not there.
     """
-    if splits is not None and not splits:
-        raise ValueError("splits is empty, expected names, or None for all")
+    if splits is not None and not all(splits):
+        raise ValueError("splits names nothing, expected names with commas between them")
     max_words = default_max_words(dataset) if max_words is None else max_words
-    reader_options(dataset)
+    if max_words < MIN_MAX_WORDS:
+        raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
     read, missing, problems = _read(dataset, annotations, splits, options)
     checks = [check_split(split, options, max_words) for split in read]
     overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(read, 2)]

@@ -1,0 +1,254 @@
+"""check-data: known and other counts, overlap, cut captions, videos of every kind; its output."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vtr_jax.cli import main
+from vtr_jax.data.annotations import READERS
+from vtr_jax.data.check_data import check_data, report_text
+from vtr_jax.data.check_data.known import known_counts
+
+CUT = {"train": 2901, "val": 1275, "test": 1275}
+
+
+@pytest.fixture(scope="module")
+def real(shared_dir) -> Path:
+    return shared_dir / "annotations"
+
+
+@pytest.mark.parametrize(
+    "dataset, splits, missing",
+    [
+        ("msvd", {"train": 1200, "val": 100, "test": 670}, set()),
+        ("activitynet", {"train": 10_009, "val": 4917, "test": 4917}, set()),
+        ("didemo", {"val": 1065, "test": 1004}, {"train"}),
+        ("msrvtt", {"test": 1000}, {"train", "val"}),
+    ],
+)
+def test_real_folders_are_as_known(real, dataset, splits, missing):
+    report = check_data(dataset, real / dataset)
+    assert report.problems == ()
+    assert {each.name: each.clips for each in report.splits} == splits
+    assert set(report.missing) == missing
+    assert all(each.as_known for each in report.splits)
+    assert not any("texts or order differ" in note for each in report.splits for note in each.notes)
+    assert all(not each.clips or each.expected for each in report.overlaps)
+    assert "no problems" in report_text(report)
+
+
+def test_real_paragraphs_that_are_cut(real):
+    report = check_data("activitynet", real / "activitynet")
+    assert {each.name: each.captions_cut for each in report.splits} == CUT
+    assert {each.max_words for each in report.splits} == {64}
+    shorter = check_data("activitynet", real / "activitynet", splits=["val"], max_words=32)
+    assert shorter.splits[0].captions_cut == sum(
+        count for tokens, count in shorter.splits[0].tokens.items() if tokens > 32
+    )
+
+
+def test_synthetic_lines_are_not_the_known_number(real):
+    report = check_data("lsmdc", real / "lsmdc")
+    assert "train: 14 captions, expected 101079" in report.problems
+    assert [each.as_known for each in report.splits] == [False] * 3
+    assert "DIFFERENT: 1000 clips" in report_text(report)
+
+
+def test_real_lists_without_captions(real, capsys):
+    assert main(["check-data", "--dataset=vatex", f"--annotations={real / 'vatex'}"]) == 1
+    shown = capsys.readouterr()
+    assert "25991 videos in train_list.txt" in shown.out
+    assert "no split of vatex is there" in shown.out
+    assert shown.err.strip() == "vtr check-data: 1 problem, listed above"
+
+
+@pytest.mark.parametrize(
+    "dataset, split, options, clips, captions",
+    [
+        ("msrvtt", "train", {}, 9000, 180_000),
+        ("msrvtt", "train", {"train_list": "7k"}, 7010, 140_200),
+        ("msrvtt", "test", {"test_list": "full"}, 2990, 59_800),
+        ("msrvtt", "val", {"train_list": "full"}, 497, 9940),
+        ("activitynet", "val", {"val_file": "val_2"}, 4885, 4885),
+        ("activitynet", "val", {"moments": True}, None, 17_505),
+        ("didemo", "train", {}, 8392, 8392),
+        ("vatex", "test", {"test_list": "1k5_sec"}, 1500, 15_000),
+        ("lsmdc", "train", {"system": "drl"}, None, 101_079),
+    ],
+)
+def test_known_counts(dataset, split, options, clips, captions):
+    known = known_counts(dataset, split, options)
+    assert (known.clips, known.captions) == (clips, captions)
+
+
+def test_where_nothing_is_known():
+    assert known_counts("table", "train", {}) is None
+    assert known_counts("lsmdc", "train", {"system": "emcl"}) is None
+    assert known_counts("didemo", "train", {"moments": True}) is None
+
+
+@pytest.mark.parametrize("split, moments", [("val", 4109), ("test", 3932)])
+def test_moments_have_known_counts_too(real, split, moments):
+    report = check_data("didemo", real / "didemo", splits=[split], moments=True)
+    assert report.splits[0].as_known and report.splits[0].captions == moments
+    assert report.options == {"moments": True}
+
+
+# A table of one's own, with and without videos.
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "video,caption,split\n"
+        "clip0.mp4,a dog,train\n"
+        "clip0.mp4,a dog,train\n"
+        "clip1.mp4,a dog,train\n"
+        "clip1.mp4," + "very " * 40 + "long,train\n"
+        "clip2.mp4,a cat,test\n"
+    )
+    return path
+
+
+def test_counts_tokens_and_notes(table):
+    report = check_data("table", table)
+    train, test = report.splits
+    assert report.problems == () and report.videos is None
+    assert (train.clips, train.captions, train.captions_per_clip) == (2, 4, {2: 2})
+    assert train.tokens == {4: 3, 43: 1} and train.captions_cut == 1
+    assert (train.known, train.as_known) == (None, None)
+    assert len(train.sha256) == 64 and train.sha256 != test.sha256
+    assert train.notes == (
+        "train: 1 captions repeat another one of the same clip",
+        "train: 1 texts describe more than one clip; each caption is judged by its own clip",
+    )
+    text = report_text(report)
+    assert "train and test: none" in text and "videos: not checked" in text
+    assert "1 (25.0%)" in text and "1 to 8" in text and "33 to 43" in text
+
+
+def test_overlap_is_a_problem(table):
+    with table.open("a") as file:
+        file.write("clip1.mp4,again,test\n")
+    report = check_data("table", table)
+    assert report.problems == ("train and test share 1 clips: clip1",)
+    assert report.overlaps[0].clips == ("clip1",)
+    assert "train and test: 1 clips" in report_text(report)
+
+
+def test_a_broken_split_does_not_hide_the_others(tmp_path, real):
+    for name in ("val_data.json", "val_list.txt", "test_data.json"):
+        shutil.copyfile(real / "didemo" / name, tmp_path / name)
+    (tmp_path / "test_list.txt").write_text("a\na\n")
+    report = check_data("didemo", tmp_path)
+    assert [each.name for each in report.splits] == ["val"]
+    assert len(report.problems) == 1 and "line 2: a stands on line 1 too" in report.problems[0]
+
+
+def test_splits_that_are_asked_for_must_be_there(table):
+    report = check_data("table", table, splits=["train", "val"])
+    assert [each.name for each in report.splits] == ["train"]
+    assert len(report.problems) == 1 and "no rows of split 'val'" in report.problems[0]
+
+
+def test_other_texts_than_the_public_ones_are_noted(real, tmp_path):
+    for name in ("val_list.txt", "captions_msvd.json"):
+        shutil.copyfile(real / "msvd" / name, tmp_path / name)
+    captions = json.loads((tmp_path / "captions_msvd.json").read_text())
+    next(iter(captions.values()))[0] += "!"
+    first = (tmp_path / "val_list.txt").read_text().split()[0]
+    captions[first][0] += "!"
+    (tmp_path / "captions_msvd.json").write_text(json.dumps(captions))
+    check = check_data("msvd", tmp_path).splits[0]
+    assert check.as_known and "texts or order differ from the public files" in check.notes[-1]
+
+
+@pytest.fixture
+def doubtful_videos(table, video_folder, tmp_path) -> Path:
+    """clip0 whole, clip1 its copy, clip2 empty, clip3 no video, clip4 gone, clip5 too short."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("clip0", "clip1"):
+        shutil.copyfile(video_folder / "clip0.mp4", videos / f"{name}.mp4")
+    (videos / "clip2.mp4").write_bytes(b"")
+    (videos / "clip3.mp4").write_bytes(b"no video at all")
+    shutil.copyfile(video_folder / "clip5.mp4", videos / "clip5.webm")
+    table.write_text(
+        "video,caption,split,start,end\n"
+        + "".join(f"clip{n}.mp4,text {n},train,,\n" for n in range(5))
+        + "clip5.mp4,beyond,test,90,95\nclip5.mp4,within,test,0,2\n"
+    )
+    return videos
+
+
+def test_videos_of_every_kind(table, doubtful_videos):
+    report = check_data("table", table, videos_dir=doubtful_videos, workers=1)
+    videos = report.videos
+    assert (videos.clips, videos.files) == (7, 5)
+    assert set(videos.missing) == {"clip4"} and "clip4.mp4: not in" in videos.missing["clip4"]
+    assert videos.unreadable == {"clip2.mp4": "empty file", "clip3.mp4": "not a video"}
+    assert videos.duplicates == (("clip0.mp4", "clip1.mp4"),)
+    assert set(videos.beyond) == {"clip5#90-95"}
+    assert len(report.problems) == 5
+    kinds = (
+        "1 of 7 clips have no video",
+        "empty file",
+        "not a video",
+        "beyond the end",
+        "same file",
+    )
+    for kind, problem in zip(kinds, report.problems, strict=True):
+        assert problem.startswith("videos: ") and kind in problem
+    assert "5 files for 7 clips; 1 clips without one" in report_text(report)
+
+
+def test_whole_videos_are_no_problem(tmp_path, video_folder):
+    path = tmp_path / "own.csv"
+    path.write_text("video,caption\n" + "".join(f"clip{n}.mp4,{n}\n" for n in range(3)))
+    report = check_data("table", path, videos_dir=video_folder, workers=1)
+    assert report.problems == () and report.videos.files == 3
+
+
+def test_command_writes_json_and_tells_by_its_exit_code(table, doubtful_videos, tmp_path, capsys):
+    output = tmp_path / "report.json"
+    arguments = ["check-data", f"--annotations={table}", f"--output={output}"]
+    assert main(arguments) == 0
+    written = json.loads(output.read_text())
+    assert [each["name"] for each in written["splits"]] == ["train", "test"]
+    assert written["videos"] is None and written["problems"] == []
+    assert main([*arguments, f"--videos={doubtful_videos}", "--workers=1"]) == 1
+    assert capsys.readouterr().err.strip().endswith("vtr check-data: 5 problems, listed above")
+    assert len(json.loads(output.read_text())["problems"]) == 5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--dataset=msrvvt"], "did you mean msrvtt"),
+        (["--dataset=didemo", "--moment=True"], "no option moment.*did you mean moments"),
+        (["--dataset=didemo", "--moments=yes"], "test: moments is 'yes', expected True or False"),
+        (["--videos=/none/here"], "/none/here: no such folder"),
+        (["--output=/none/here/report.json"], "expected a file in a folder that exists"),
+        (["--splits="], "splits names nothing"),
+        (["--max_words=2"], "max_words is 2, expected at least 3"),
+    ],
+)
+def test_what_cannot_be_asked_for(table, tmp_path, capsys, arguments, message):
+    annotations = table if not arguments[0].startswith("--dataset") else tmp_path
+    assert main(["check-data", f"--annotations={annotations}", *arguments]) == 1
+    shown = capsys.readouterr()
+    assert re.search(message, shown.out + shown.err)
+
+
+def test_help_names_data_sets_and_their_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["check-data", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(name in shown for name in READERS)
+    assert "train_list" in shown and "moments" in shown
