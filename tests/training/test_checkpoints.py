@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,6 +195,42 @@ def test_scores_can_follow_a_checkpoint(checkpoints, tmp_path):
     checkpoints.finish()
     assert steps_in(checkpoints.folder) == [2, 4, 5]
     checkpoints.restore(2, state_of(0.0), make_mesh())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of less than two megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1700k", "tmpfs", folder],
+            check=True,
+            capture_output=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no small disk can be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_named_and_costs_no_checkpoint(small_disk):
+    """Two checkpoints of 0.6 MB fit on it, the third does not."""
+    state = state_of(1.0, shape=(300, 250))
+    noise = jax.random.normal(jax.random.key(0), (300, 250))  # cannot be compressed
+    state["params"]["text"]["projection"] = state["opt_state"]["mu"]["text"]["projection"] = noise
+    checkpoints = RunCheckpoints(small_disk, keep_last=5, metric=METRIC)
+    with pytest.raises(OSError, match=r"/disk/checkpoints: a checkpoint could not be written \("):
+        for step in range(1, 6):
+            checkpoints.save(step, state)
+    checkpoints.close()
+    kept = steps_in(checkpoints.folder)
+    assert kept and kept[-1] < 5
+    again = RunCheckpoints(small_disk, keep_last=5, metric=METRIC)
+    step, restored, notes = again.restore_newest(state, make_mesh())
+    again.close()
+    assert (step, notes) == (kept[-1], [])
+    assert jax.tree.all(jax.tree.map(np.array_equal, restored, state))
 
 
 @pytest.mark.parametrize("keep_last", [0, -1])

@@ -6,41 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def train_command(tiny_config, monkeypatch):
-    """`vtr train` with the settings of `tiny_config`, computed as in this process."""
-    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    if jax.config.jax_compilation_cache_dir:
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    config = tiny_config()
-    changed = ("epochs", "batch_size", "eval_every", "data.annotations", "data.store")
-    changed += ("clip.vision_layers", "clip.text_layers")
-    changed += tuple(f"optimizer.{name}" for name in ("name", "learning_rate", "coef_lr"))
-    changed += ("optimizer.freeze_layer_num",)
-    settings = []
-    for name in changed:
-        value = config
-        for part in name.split("."):
-            value = value[part]
-        settings.append(f"--config.{name}={value}")
-
-    def build(workdir):
-        recipe = f"--config={REPOSITORY / 'configs' / 'clip4clip.py'}:smoke"
-        command = [sys.executable, "-m", "vtr_jax.cli", "train", recipe, *settings]
-        return [*command, "--config.log_every=1", f"--workdir={workdir}"]
-
-    return build
 
 
 def test_killed_twice_and_run_again(soak_kills, train_command, tiny_run, tmp_path):

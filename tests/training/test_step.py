@@ -27,12 +27,12 @@ from vtr_jax.training.step import (
 SCHEDULE = warmup_cosine(32, 0.1)
 
 
-def prepared(config):
+def prepared(config, **more):
     """(settings, state as NumPy arrays, compiled step) of a config on one device."""
     mesh = make_mesh()
     retriever = starting_retriever(config)
     optimizer = make_optimizer(config, retriever, SCHEDULE)
-    settings = StepSettings(retriever.config, runtime_of(config), optimizer)
+    settings = StepSettings(retriever.config, runtime_of(config), optimizer, **more)
     state = initial_train_state(retriever, settings, mesh)
     return settings, jax.device_get(state), compile_train_step(settings, state, mesh)
 
@@ -84,6 +84,68 @@ def test_steps_are_repeatable_bit_by_bit_and_compile_once(tiny, random_batch):
     assert first == second
     assert jax.tree.all(jax.tree.map(np.array_equal, once, again))
     assert step_fn._cache_size() == 1
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_step_without_finite_numbers_changes_nothing(tiny, random_batch, poison):
+    _, start, step_fn = tiny
+    one, _ = walk(step_fn, start, [random_batch(0)])
+    bad = jax.tree.map(np.array, one)
+    bad["params"]["text"]["projection"][0, 0] = poison
+    after, (metrics,) = walk(step_fn, bad, [random_batch(1)])
+    assert metrics["refused"] == 1 and metrics["update_norm"] == 0 and metrics["spike"] == 0
+    assert not math.isfinite(metrics["gradient_norm"])
+    for name in ("params", "opt_state"):
+        assert jax.tree.all(
+            jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), bad[name], after[name])
+        )
+    assert (after["guard"]["accepted"], after["guard"]["refused"]) == (1, 1)
+    # Training goes on where it was.
+    after["params"]["text"]["projection"] = one["params"]["text"]["projection"]
+    beside, (metrics,) = walk(step_fn, after, [random_batch(1)])
+    straight, _ = walk(step_fn, one, [random_batch(1)])
+    assert jax.tree.all(jax.tree.map(np.array_equal, beside["params"], straight["params"]))
+    assert (metrics["refused"], metrics["refused_in_all"]) == (0, 1)
+
+
+def test_norms_of_components_make_up_the_whole(tiny, random_batch):
+    _, start, step_fn = tiny
+    _, (metrics,) = walk(step_fn, start, [random_batch(0)])
+    parts = {name: value for name, value in metrics.items() if name.startswith("gradient_norm/")}
+    assert set(parts) == {f"gradient_norm/{name}" for name in start["params"]}
+    assert math.hypot(*parts.values()) == pytest.approx(metrics["gradient_norm"], rel=1e-5)
+    squares = sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(start["params"]["visual"]))
+    assert metrics["parameter_norm/visual"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_an_average_of_the_weights_and_micro_batches(tiny_config, random_batch, quickly_compiled):
+    """Loss and gradients are means over the micro-batches; the average follows the parameters."""
+    settings, start, step_fn = prepared(tiny_config(), ema_decay=0.9, gradient_accumulation_steps=2)
+    step_fn = quickly_compiled(step_fn)
+    batch = random_batch(0)
+    _, history = walk(step_fn, start, [batch])
+    losses = [
+        batch_loss(
+            start["params"],
+            start["state"],
+            {name: array[part::2] for name, array in batch.items()},
+            jax.random.key(0),
+            settings,
+        )[0]
+        for part in (0, 1)
+    ]
+    assert history[0]["loss"] == pytest.approx(float(np.mean(losses)), rel=1e-5)
+    assert history[0]["loss_t2v"] + history[0]["loss_v2t"] == pytest.approx(
+        2 * history[0]["loss"], rel=1e-5
+    )
+    states = [start]
+    for seed in range(3):
+        states.append(walk(step_fn, states[-1], [random_batch(seed)])[0])
+    average = start["params"]["text"]["projection"]
+    for state in states[1:]:
+        average = 0.9 * average + 0.1 * state["params"]["text"]["projection"]
+    np.testing.assert_allclose(states[-1]["ema"]["text"]["projection"], average, rtol=1e-6)
+    assert not np.array_equal(average, states[-1]["params"]["text"]["projection"])
 
 
 def test_every_parameter_and_moment_keeps_its_dtype(tiny, random_batch):

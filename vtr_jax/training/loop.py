@@ -75,7 +75,11 @@ def _next_batch(
 
 
 def _evaluate(run: Run, progress: Progress, step: int) -> dict[str, float]:
-    scores = run.evaluate()
+    try:
+        scores = run.evaluate()
+    except OSError:
+        _save(run, progress, step)
+        raise
     if scores:
         progress.log.write("evaluation", step, scores)
         say(_score_line(step, scores))

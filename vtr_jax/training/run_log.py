@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.files import write_atomically
+from vtr_jax.files import naming, write_atomically
 
 LOG_FILE = "metrics.jsonl"
 
@@ -36,7 +37,7 @@ class RunLog:
     def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool) -> None:
         old = read_log(workdir) if resumed_step else []
         kept = [record for record in old if record["step"] <= resumed_step]
-        path = workdir / LOG_FILE
+        self._path = path = workdir / LOG_FILE
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._board = None
         if tensorboard:
@@ -45,9 +46,15 @@ class RunLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One record: kind "train", "evaluation" or "protocol", updates done, named values."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        """One record: what it is about, updates done, named values (null if not finite).
+
+        kind: "train", "evaluation", "protocol" or "refused". Raises OSError naming the file.
+        """
+        record = {"kind": kind, "step": step, **values}
+        finite = {name: None if _is_not_finite(value) else value for name, value in record.items()}
+        with naming(self._path):
+            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, float):
@@ -58,6 +65,10 @@ class RunLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def tensorboard_writer() -> Any:
