@@ -16,6 +16,7 @@ import numpy as np
 
 from vtr_jax.convert.checkpoint_file import CheckpointFacts, CheckpointFile
 from vtr_jax.convert.lazy_tensor import LazyTensor
+from vtr_jax.convert.merge import is_internvideo
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -65,6 +66,8 @@ def plain_names(file: CheckpointFile) -> CheckpointFile:
     Files of other programs are given back as they are. Raises ValueError, naming a tensor, for
     the parts of open_clip's other architectures.
     """
+    if is_internvideo(file.tensors):  # it has a CoCa beside what retrieval reads
+        return file
     _refuse_others(file)
     notes, tensors = file.notes, file.tensors
     if _TEXT_MARKER in tensors and "visual.proj" in tensors:

@@ -140,6 +140,7 @@ def default_config() -> ConfigDict:
             "max_grad_norm": 1.0,
             "freeze_layer_num": 0,  # -1 nothing, 0 embeddings and stems, n also the first n blocks
             "freeze_nothing_in_3d": False,  # True: the original's mistake with a 3d patch embedding
+            "train_video_projection": False,  # True: internvideo's freeze spares it, as was meant
         }
     )
     config.data = ConfigDict(

@@ -69,6 +69,7 @@ def make_optimizer(
         retriever.config,
         settings.freeze_layer_num,
         settings.freeze_nothing_in_3d,
+        settings.train_video_projection,
     )
     return freeze(optax.chain(clip_by_global_norm(settings.max_grad_norm), update), mask)
 
