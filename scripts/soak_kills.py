@@ -134,7 +134,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
 
 
 def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint by name, parameters and optimizer."""
+    """All arrays of a checkpoint by name: parameters, optimizer, what else training needs."""
     import jax
     import orbax.checkpoint as ocp
 
@@ -142,8 +142,9 @@ def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
     arrays = {}
     with ocp.StandardCheckpointer() as checkpointer:
-        for item in ("retriever", "optimizer"):
-            tree = checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / item)
+        for item in ("retriever", "optimizer", "training"):
+            folder = workdir.absolute() / "checkpoints" / str(step) / item
+            tree = checkpointer.restore(folder)
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
                 arrays[f"{item}/{path_name(path)}"] = np.asarray(leaf)
     return arrays
@@ -194,16 +195,23 @@ def soak(out: Path, kills: int, seed: int) -> int:
 
     command = _vtr("train", *settings, f"--workdir={killed}")
     print("kill  moment      alive    last step  checkpoints      half written", flush=True)
-    done = 0
+    done = torn = 0
     for moment in itertools.islice(itertools.cycle(MOMENTS), kills):
         kill = kill_once(command, killed, moment, rng)
         if kill is None:
             break
         done += 1
+        torn += bool(kill.half_written)
         print(_row(done, kill), flush=True)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found = differences(killed, alone)
-    print(f"{done} kills; {len(found)} differences{': ' if found else ''}{', '.join(found[:10])}")
+    print(
+        f"{done} kills, {torn} of them during a save; {len(found)} differences"
+        f"{': ' if found else ''}{', '.join(found[:10])}"
+    )
+    if done < kills or not torn:
+        print(f"expected {kills} kills and one during a save at least: give more --config.epochs")
+        return 1
     return 1 if found else 0
 
 
