@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax.data.annotations.choices import (
-    SPLIT_NAMES,
-    SYSTEMS,
+    annotation_folder,
     check_choice,
     check_flag,
-    check_folder,
     find_annotation,
 )
 from vtr_jax.data.annotations.listed import read_list
@@ -60,11 +58,8 @@ def read_activitynet(
         MissingSplit: the ids or sentences of this split are not in it.
         ValueError: unknown split, val_file or system, or files that are not as expected.
     """
-    folder = Path(annotations_dir)
-    check_folder(folder, "ActivityNet Captions' JSON files")
-    check_choice("split", split, SPLIT_NAMES)
+    folder = annotation_folder(annotations_dir, "ActivityNet Captions' JSON files", split, system)
     check_choice("val_file", val_file, ("val_1", "val_2"))
-    check_choice("system", system, SYSTEMS)
     check_flag("moments", moments)
     name = "train" if split == "train" else val_file
     list_path = find_annotation(folder, ID_FILES[name], split)

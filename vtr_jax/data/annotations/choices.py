@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,12 +40,19 @@ def nearest(value: object, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
-def check_folder(folder: Path, holding: str) -> None:
-    """Raise FileNotFoundError unless `folder` is one; `holding` says what it should hold."""
-    if folder.is_dir():
-        return
-    what = "a file" if folder.exists() else "no such folder"
-    raise FileNotFoundError(f"{folder}: {what}, expected the folder with {holding}")
+def annotation_folder(path: str | os.PathLike[str], holding: str, split: str, system: str) -> Path:
+    """The folder at `path`, for what every reader is asked in the same way.
+
+    holding: what the folder should hold, for the message. Raises FileNotFoundError where there is
+    no folder, and ValueError for an unknown split or system.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{folder}: {what}, expected the folder with {holding}")
+    check_choice("split", split, SPLIT_NAMES)
+    check_choice("system", system, SYSTEMS)
+    return folder
 
 
 def find_annotation(folder: Path, names: Iterable[str], split: str) -> Path:

@@ -11,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vtr_jax.data.annotations.choices import (
-    SPLIT_NAMES,
-    SYSTEMS,
-    check_choice,
-    check_flag,
-    check_folder,
-    find_annotation,
-)
+from vtr_jax.data.annotations.choices import annotation_folder, check_flag, find_annotation
 from vtr_jax.data.annotations.listed import read_list
 from vtr_jax.data.annotations.pairs import split_of_pairs, timed_id
 from vtr_jax.data.annotations.rows import read_json
@@ -55,10 +48,7 @@ def read_didemo(
         MissingSplit: the list or the descriptions of this split are not in it.
         ValueError: unknown split or system, or files that are not as expected.
     """
-    folder = Path(annotations_dir)
-    check_folder(folder, "DiDeMo's JSON files and lists")
-    check_choice("split", split, SPLIT_NAMES)
-    check_choice("system", system, SYSTEMS)
+    folder = annotation_folder(annotations_dir, "DiDeMo's JSON files and lists", split, system)
     check_flag("moments", moments)
     list_path = find_annotation(folder, [f"{split}_list.txt"], split)
     path = find_annotation(folder, [f"{split}_data.json", f"{split}_data.json.gz"], split)

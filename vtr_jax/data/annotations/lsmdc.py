@@ -8,13 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtr_jax.data.annotations.choices import (
-    SPLIT_NAMES,
-    SYSTEMS,
-    check_choice,
-    check_folder,
-    find_annotation,
-)
+from vtr_jax.data.annotations.choices import annotation_folder, find_annotation
 from vtr_jax.data.annotations.rows import BadRow, read_text, refuse_bad_rows
 from vtr_jax.data.split import Split, VideoClip
 
@@ -67,10 +61,7 @@ def read_lsmdc(
         ValueError: unknown split or system, or lines that are not as expected (with their
             numbers).
     """
-    folder = Path(annotations_dir)
-    check_folder(folder, "LSMDC's annotation files")
-    check_choice("split", split, SPLIT_NAMES)
-    check_choice("system", system, SYSTEMS)
+    folder = annotation_folder(annotations_dir, "LSMDC's annotation files", split, system)
     lines = _read_lines(find_annotation(folder, FILES[split], split))
     kept = [line for line in lines if line.clip_id not in SKIPPED_CLIPS.get(system, ())]
     if system == "internvideo" and split == "train":

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from vtr_jax.data.annotations.choices import (
-    SPLIT_NAMES,
-    SYSTEMS,
     MissingSplit,
+    annotation_folder,
     check_choice,
-    check_folder,
     find_annotation,
 )
 from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
@@ -67,12 +65,9 @@ def read_msrvtt(
         MissingSplit: this split's list or captions are not there, or training would hold it.
         ValueError: unknown split, list or system, or files that are not as expected.
     """
-    folder = Path(annotations_dir)
-    check_folder(folder, "MSR-VTT's lists")
+    folder = annotation_folder(annotations_dir, "MSR-VTT's lists", split, system)
     check_choice("train_list", train_list, TRAIN_LISTS)
     check_choice("test_list", test_list, TEST_LISTS)
-    check_choice("system", system, SYSTEMS)
-    check_choice("split", split, SPLIT_NAMES)
     if split == "val" and train_list != "full":
         raise MissingSplit(
             f"MSR-VTT's validation videos are part of its {train_list} training list; use "

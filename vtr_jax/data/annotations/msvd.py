@@ -8,14 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations.choices import (
-    SPLIT_NAMES,
-    SYSTEMS,
-    MissingSplit,
-    check_choice,
-    check_folder,
-    find_annotation,
-)
+from vtr_jax.data.annotations.choices import MissingSplit, annotation_folder, find_annotation
 from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
 from vtr_jax.data.annotations.plain_pickle import read_plain_pickle
 from vtr_jax.data.annotations.rows import read_json
@@ -49,10 +42,7 @@ def read_msvd(
         ValueError: unknown split or system, both caption files are there, or files that are not
             as expected.
     """
-    folder = Path(annotations_dir)
-    check_folder(folder, "MSVD's lists")
-    check_choice("split", split, SPLIT_NAMES)
-    check_choice("system", system, SYSTEMS)
+    folder = annotation_folder(annotations_dir, "MSVD's lists", split, system)
     list_path = find_annotation(folder, [f"{split}_list.txt"], split)
     captions_path = _captions_path(folder, split) if captions_file is None else Path(captions_file)
     ids = read_list(list_path)

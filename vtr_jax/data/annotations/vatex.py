@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax.data.annotations.choices import (
-    SPLIT_NAMES,
-    SYSTEMS,
     MissingSplit,
+    annotation_folder,
     check_choice,
-    check_folder,
     find_annotation,
 )
 from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
@@ -56,11 +54,8 @@ def read_vatex(
         MissingSplit: the list of this split, or the captions, are not in the folder.
         ValueError: unknown split, test_list or system, or files that are not as expected.
     """
-    folder = Path(annotations_dir)
-    check_folder(folder, "VATEX's lists")
-    check_choice("split", split, SPLIT_NAMES)
+    folder = annotation_folder(annotations_dir, "VATEX's lists", split, system)
     check_choice("test_list", test_list, TEST_LISTS)
-    check_choice("system", system, SYSTEMS)
     list_name = TEST_LISTS[test_list] if split == "test" else f"{split}_list.txt"
     list_path = find_annotation(folder, [list_name], split)
     ids = read_list(list_path)
