@@ -19,13 +19,11 @@ from vtr_jax.data.frame_choice import (
     slice_positions,
 )
 from vtr_jax.data.frame_rules import Sampling
-from vtr_jax.data.pixels import normalise_frames
 from vtr_jax.data.sampling import chosen_indices, nothing_decoded
 
 __all__ = [
     "SampledFrames",
     "UnreadableVideo",
-    "normalise_frames",
     "read_video",
     "resize_and_crop",
     "sample_frames",
