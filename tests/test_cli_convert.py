@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 
 import vtr_jax
 from vtr_jax.cli import main, parse_options
+from vtr_jax.convert.loading import LoadingOptions
 from vtr_jax.convert.sizes import TOWER_OPTIONS
 from vtr_jax.models.recipes import RECIPES
 
@@ -94,6 +96,7 @@ def test_help_names_every_recipe(capsys):
         assert name in shown
         assert all(option in shown for option in recipe.options)
     assert all(f"--{option}=" in shown for option in TOWER_OPTIONS)
+    assert all(f"--{field.name}=" in shown for field in dataclasses.fields(LoadingOptions))
     for layout in ("TorchScript", "torch.save", "safetensors", "Hugging Face", "open_clip"):
         assert layout in shown
 

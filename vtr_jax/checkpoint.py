@@ -254,6 +254,18 @@ def verify_checkpoint(directory: Path, step: int, item: str = "") -> None:
     verify_checksums(directory / CHECKPOINTS_FOLDER / str(step) / item, wanted)
 
 
+def _verify_chosen(directory: Path, step: int) -> None:
+    """Verify the weights of a checkpoint; the error says which others there are."""
+    try:
+        verify_checkpoint(directory, step, RETRIEVER_ITEM)
+    except ValueError as error:
+        others = [str(other) for other in checkpoint_steps(directory) if other != step]
+        hint = (
+            f"step={' or '.join(others)} can be chosen instead" if others else "there is no other"
+        )
+        raise ValueError(f"{error}; {hint}") from error
+
+
 def weights_folder(directory: str | os.PathLike[str], step: int | None = None) -> Path:
     """Where the weights of a retriever directory lie.
 
@@ -334,9 +346,9 @@ def load_retriever(
 
     mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
     parameters are float32 either way. step: which checkpoint of a training run, None for the
-    best. Files are compared with their recorded sha256 first, which takes about a second a
-    gigabyte. Raises FileNotFoundError or ValueError naming what is missing, damaged or does not
-    fit.
+    best. Files are compared with their recorded sha256 first, which takes one to three
+    seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is missing, damaged or
+    does not fit.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
     description = read_description(path)
@@ -355,6 +367,6 @@ def load_retriever(
     _check_files(path, description.get("files", {}))
     verify_checksums(path, description.get("sha256", {}))
     if folder.name == RETRIEVER_ITEM:
-        verify_checkpoint(path, int(folder.parent.name), RETRIEVER_ITEM)
+        _verify_chosen(path, int(folder.parent.name))
     restored = restore_tree(folder, target)
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

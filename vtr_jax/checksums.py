@@ -1,7 +1,6 @@
 """sha256 of every file of a folder: written down once, compared before the files are trusted.
 
-Reading them costs one pass over the bytes: about a second a gigabyte on one core where the
-processor hashes in hardware, less where the files are read by several threads.
+It costs one pass over the bytes: one to three seconds a gigabyte, by disk and processor.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import vtr_jax
 from vtr_jax.checkpoint import write_retriever
 from vtr_jax.convert.convert_checkpoint import convert_checkpoint
 from vtr_jax.convert.write_back import original_state_dict, write_back
+from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import initial_state
 
 
@@ -90,6 +91,24 @@ def test_a_write_that_fails_leaves_nothing(clip_directory, tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         write_back(clip_directory, tmp_path / "o.safetensors", "clip")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_is_overwritten_and_removed(clip_directory, tmp_path):
+    left = tmp_path / ".o.safetensors.partial"
+    left.mkdir()
+    (left / "o.safetensors").write_bytes(b"half")
+    write_back(clip_directory, tmp_path / "o.safetensors", "clip")
+    assert [path.name for path in tmp_path.iterdir()] == ["o.safetensors"]
+    assert "visual.proj" in load_file(tmp_path / "o.safetensors")
+
+
+def test_two_writers_of_one_file(clip_directory, tmp_path):
+    with (
+        only_process(tmp_path / ".o.safetensors.partial", "writing it"),
+        pytest.raises(BlockingIOError, match="process .* is writing .*; wait for it or stop it"),
+    ):
+        write_back(clip_directory, tmp_path / "o.safetensors", "clip")
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 CASES = [

@@ -29,6 +29,12 @@ accepted checkpoints, told by their content and never executed:
 what the names in the file tell need not be given:
 {options}
 
+--name=value options for files that are not whole:
+  --allow_missing=True    draw what the file lacks from --seed
+  --ignore_unknown=True   leave out what the model does not have
+  --mergeclip=True --pretrained_clip_name=ViT-L-14.pt [--mergeweight=0.5] [--merge_projection=True]
+                          InternVideo's merging with a CLIP, weight by weight
+
 back to the original's names, for its PyTorch program:
   vtr convert --to=clip4clip DIR OUT.safetensors
 """

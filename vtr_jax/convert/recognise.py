@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Collection
 
+from vtr_jax.convert.merge import is_internvideo
 from vtr_jax.convert.sizes import PROJECTIONS, Shapes
 from vtr_jax.convert.told import told_aggregation, told_cross
 from vtr_jax.models.recipes import RECIPES
@@ -71,7 +72,7 @@ def marks_of(shapes: Shapes) -> Marks:
     return Marks(
         prefixed=any(_PREFIX + name in shapes for name in PROJECTIONS),
         only_towers=all(name.startswith(_PREFIX) for name in shapes),
-        temporal_token=any(name.endswith("transformer.temporal_cls_token") for name in shapes),
+        temporal_token=is_internvideo(shapes),
         gating="global_mat_weight" in shapes and "frame_logit_weight" in shapes,
         token_weights=_token_weight_layers(shapes),
         cross_layers=told_cross(shapes).get("cross_layers", 0),

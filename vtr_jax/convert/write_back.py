@@ -8,6 +8,7 @@ In the program: `model.load_state_dict(safetensors.torch.load_file("clip4clip.sa
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vtr_jax.checkpoint import load_retriever
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params
+from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import Retriever
 
 _TOWERS = ("visual", "text", "logit_scale")
@@ -58,7 +60,8 @@ def write_back(
 
     directory: what convert or train wrote. output: a new .safetensors file, there complete or not
     at all. to: as original_state_dict. step: which checkpoint of a run, None for the best. Raises
-    FileExistsError, FileNotFoundError or ValueError before anything is written.
+    FileExistsError, FileNotFoundError or ValueError before anything is written, BlockingIOError
+    while another process writes the same file.
     """
     from safetensors.numpy import save_file
 
@@ -72,14 +75,16 @@ def write_back(
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        # "pt" is what PyTorch's and Hugging Face's readers expect to be told.
-        save_file(state_dict, partial, metadata={"format": "pt", "system": to})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    # A folder, because that can be locked: what a killed process left in it is overwritten.
+    partial = path.with_name(f".{path.name}.partial")
+    with only_process(partial, f"writing {path}"):
+        try:
+            # "pt" is what PyTorch's and Hugging Face's readers expect to be told.
+            metadata = {"format": "pt", "system": to}
+            save_file(state_dict, partial / path.name, metadata=metadata)
+            with (partial / path.name).open("rb") as file:
+                os.fsync(file.fileno())
+            (partial / path.name).replace(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return {name: array.shape for name, array in state_dict.items()}
