@@ -6,15 +6,17 @@ the whole video first, and looks again at the `rerantopk` best of each text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from vtr_jax.losses import symmetric_contrastive
 from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.features import TextFeatures, VideoFeatures
-from vtr_jax.models.interactions.coarse_to_fine import LIFT, coarse_to_fine, weighted_sum
+from vtr_jax.models.interactions.coarse_to_fine import coarse_to_fine
 from vtr_jax.models.interactions.gated_pooling import (
     GatedVideo,
     Gating,
@@ -31,6 +33,15 @@ from vtr_jax.models.interactions.mean_pooling import l2_normalise
 from vtr_jax.models.interactions.pearson import pearson_constraint
 from vtr_jax.models.interactions.recalled_pairs import scores_of_pairs
 from vtr_jax.models.module_spec import ModuleSpec
+from vtr_jax.models.recipes.eercf_weights import (
+    RANKING_OPTIONS,
+    check_weights,
+    constraint,
+    final,
+    mixed,
+    strong_patches,
+    weak_and_strong,
+)
 from vtr_jax.models.recipes.frame_aggregation import (
     aggregate_frames,
     aggregation_modules,
@@ -43,7 +54,6 @@ from vtr_jax.models.recipes.linear_patch import (
 )
 from vtr_jax.models.recipes.recipe import (
     Options,
-    OptionValue,
     Parts,
     Picks,
     Recipe,
@@ -54,44 +64,8 @@ from vtr_jax.models.runtime import Runtime
 
 FRAMES = 12  # of the published command
 AGGREGATION = "seqTransf"
-
-# The eleven flags of the original, with its defaults, and the score that each one weighs.
-WEAK_WEIGHTS = {
-    "sentence_video": "video_weight",
-    "frame_weak": "weakframe_weight",
-    "patch_weak": "weakpatch_weight",
-}
-STRONG_WEIGHTS = {"frame_strong": "strongframe_weight", "patch_strong": "strongpatch_weight"}
-CONSTRAINT_WEIGHTS = {
-    "cdcr_video": "cdcl_video_weight",
-    "cdcr_frame": "cdcl_frame_weight",
-    "cdcr_patch": "cdcl_patch_weight",
-}
-LOSS_WEIGHTS = ("weak_loss_weight", "strong_loss_weight", "cdcl_loss_weight")
-# What ranks in the end: constants inside the original, in the order in which it adds them.
-FINAL_WEIGHTS = {
-    "frame_weak": "final_weakframe_weight",
-    "frame_strong": "final_strongframe_weight",
-    "patch_weak": "final_weakpatch_weight",
-    "sentence_video": "final_video_weight",
-}
-DEFAULT_WEIGHTS: dict[str, OptionValue] = {
-    "video_weight": 0.5,
-    "weakframe_weight": 0.5,
-    "weakpatch_weight": 0.05,
-    "strongframe_weight": 1.0,
-    "strongpatch_weight": 0.0,
-    "cdcl_video_weight": 1.0,
-    "cdcl_frame_weight": 1.0,
-    "cdcl_patch_weight": 0.0,
-    "weak_loss_weight": 0.8,
-    "strong_loss_weight": 0.2,
-    "cdcl_loss_weight": 0.001,
-    "final_weakframe_weight": 0.8,
-    "final_strongframe_weight": 0.2,
-    "final_weakpatch_weight": 0.2,
-    "final_video_weight": 0.5,
-}
+# Texts of a strip of whole rows: a strip reads all videos, so that it should be a high one.
+ROWS_A_STRIP = 1024
 
 
 def _check(clip: ClipConfig, options: Options) -> None:
@@ -102,16 +76,7 @@ def _check(clip: ClipConfig, options: Options) -> None:
             f"original; got sim_header={options['sim_header']!r}, "
             f"loose_type={options['loose_type']!r}"
         )
-    for name in DEFAULT_WEIGHTS:
-        if isinstance(options[name], bool) or not isinstance(options[name], int | float):
-            raise ValueError(f"{name}: expected a number, got {options[name]!r}")
-    count = options["rerantopk"]
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"rerantopk: expected a number of videos, 1 or more, got {count!r}")
-    if options["start_patch_eval"] not in (None, True, False):
-        raise ValueError(
-            f"start_patch_eval: expected True, False or None, got {options['start_patch_eval']!r}"
-        )
+    check_weights(options)
 
 
 def _sizes(clip: ClipConfig, options: Options) -> dict[str, int]:
@@ -135,16 +100,6 @@ def _aggregate(parts: Parts, frames_bfd: Array, mask_bf: Array) -> Array:
             "a new one with sizes.max_frames"
         )
     return aggregate_frames(parts, frames_bfd, mask_bf)
-
-
-def _weights(parts: Parts, names: dict[str, str]) -> dict[str, float]:
-    return {score: parts.config.option(option) for score, option in names.items()}
-
-
-def strong_patches(config: RetrieverConfig) -> bool:
-    """Whether evaluation gates patches strongly: as start_patch_eval says, else if they weigh."""
-    chosen = config.option("start_patch_eval")
-    return config.option("strongpatch_weight") > 0 if chosen is None else chosen
 
 
 def _scale(parts: Parts) -> Array:
@@ -220,21 +175,13 @@ def _training_scores(
     }
 
 
-def _mixed(parts: Parts, scores: Scores) -> Array:
-    """Weak and strong scores as the loss weighs them: what the second stage lifts by."""
-    weak = weighted_sum(scores, _weights(parts, WEAK_WEIGHTS))
-    strong = weighted_sum(scores, _weights(parts, STRONG_WEIGHTS))
-    option = parts.config.option
-    return option("weak_loss_weight") * weak + option("strong_loss_weight") * strong
-
-
-def _ranked(parts: Parts, coarse_tv: Array, scores_at: Any) -> Array:
+def _ranked(parts: Parts, coarse_tv: Array, scores_at: Callable[[Array], Scores]) -> Array:
     return coarse_to_fine(
         coarse_tv,
         scores_at,
         rerantopk=parts.config.option("rerantopk"),
-        recall_score=lambda scores: _mixed(parts, scores),
-        final_score=lambda scores: weighted_sum(scores, _weights(parts, FINAL_WEIGHTS), start=LIFT),
+        recall_score=lambda scores: mixed(parts.config, scores),
+        final_score=lambda scores: final(parts.config, scores),
     )
 
 
@@ -242,7 +189,7 @@ def _scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool)
     """The five matrices; logits_tv: what evaluation ranks by, in training the mixture."""
     if train:
         scores, _ = _training_scores(parts, text, video)
-        return {"logits_tv": _mixed(parts, scores), **scores}
+        return {"logits_tv": mixed(parts.config, scores), **scores}
     scores = all_scores(parts, text, video)
 
     def scores_at(columns_tk: Array) -> Scores:
@@ -258,19 +205,18 @@ def _similarity(parts: Parts, text: TextFeatures, video: VideoFeatures) -> Array
     sentence_td = l2_normalise(text.sentence)
     coarse_tv = _coarse(parts, sentence_td, pooled_video(video.temporal, video.mask))
 
-    def of_one(texts_td: Array, one: tuple[Array, Array, Array, Array]) -> Scores:
-        frames_fd, temporal_fd, patches_fpd, mask_f = one
-        gated = gated_video(frames_fd[None], temporal_fd[None], patches_fpd[None], mask_f[None])
-        return _gated_of_one(parts, texts_td, GatedVideo(*(rows[0] for rows in gated)))
+    def prepare(one: VideoFeatures) -> GatedVideo:
+        gated = _gated_video(jax.tree.map(lambda leaf: leaf[None], one))
+        return GatedVideo(*(rows[0] for rows in gated))
 
     def scores_at(columns_tk: Array) -> Scores:
         scores = scores_of_pairs(
-            of_one,
+            lambda texts_cd, one: _gated_of_one(parts, texts_cd, one),
+            prepare,
             sentence_td,
-            (video.frames, video.temporal, video.patches, video.mask),
+            video,
             columns_tk,
-            texts_a_round=8,
-            videos_a_step=8,
+            parts.runtime.tile,
         )
         coarse_tk = jnp.take_along_axis(coarse_tv, columns_tk, axis=1)
         return {"sentence_video": coarse_tk, **scores}
@@ -289,17 +235,16 @@ def _loss(
     del rng, picks  # nothing is drawn
     scores, constraints = _training_scores(parts, text, video)
     option = parts.config.option
-    weak_tv = weighted_sum(scores, _weights(parts, WEAK_WEIGHTS))
-    strong_tv = weighted_sum(scores, _weights(parts, STRONG_WEIGHTS))
+    weak_tv, strong_tv = weak_and_strong(parts.config, scores)
     weak, of_weak = symmetric_contrastive(weak_tv, weak_tv.T)
     strong, of_strong = symmetric_contrastive(strong_tv, strong_tv.T)
-    intra = weighted_sum(constraints, _weights(parts, CONSTRAINT_WEIGHTS))
+    intra = constraint(parts.config, constraints)
     share, strong_share = option("weak_loss_weight"), option("strong_loss_weight")
     loss_t2v, loss_v2t = (
         share * of_weak[name] + strong_share * of_strong[name] for name in ("loss_t2v", "loss_v2t")
     )
     contrastive = share * weak + strong_share * strong
-    logits_tv = _mixed(parts, scores)
+    logits_tv = mixed(parts.config, scores)
     terms = {
         "logits_tv": logits_tv,
         "logits_vt": logits_tv.T,
@@ -321,9 +266,7 @@ EERCF = Recipe(
         "sim_header": AGGREGATION,
         "loose_type": True,
         **LINEAR_PATCH_OPTIONS,
-        **DEFAULT_WEIGHTS,
-        "rerantopk": 50,
-        "start_patch_eval": None,
+        **RANKING_OPTIONS,
     },
     check=_check,
     sizes=_sizes,
@@ -334,5 +277,6 @@ EERCF = Recipe(
     reads=lambda config: frozenset({"sentence", "frames", "temporal", "patches"}),
     similarity=_similarity,
     keeps_patches=lambda config: True,
+    row_multiple=lambda config: ROWS_A_STRIP,
     unused=unused_patch_parameters,
 )

@@ -53,7 +53,7 @@ def _trained(name: str) -> Callable[[Outputs], Any]:
 
 
 def _evaluation_arrays() -> dict[str, RecordedArray]:
-    rows = {}
+    rows: dict[str, RecordedArray] = {}
     for name in MATRICES:
         # The specification's own: a temperature of 0.01 enlarges the rounding of strong patches.
         own = 1e-4 if name == "patch_strong" else 1e-5
