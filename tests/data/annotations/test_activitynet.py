@@ -11,6 +11,8 @@ import pytest
 
 from vtr_jax.data.annotations import MissingSplit, available_splits
 from vtr_jax.data.annotations.activitynet import read_activitynet
+from vtr_jax.data.frame_rules import Sampling
+from vtr_jax.data.frame_store.jobs import list_jobs
 from vtr_jax.data.split import check_overlap, find_video_files
 
 
@@ -188,3 +190,16 @@ def test_missing_files(folder):
         read_activitynet(folder, "test")
     with pytest.raises(ValueError, match="val_file is 'val_3'.*did you mean val_"):
         read_activitynet(folder, "test", val_file="val_3")
+
+
+@pytest.mark.parametrize("prefix", ["v_", ""])
+def test_folders_of_frames_with_and_without_prefix(folder, prefix):
+    split = read_activitynet(folder, "train")
+    for clip in split.clips:
+        (folder / "frames" / (prefix + clip.clip_id.removeprefix("v_"))).mkdir(parents=True)
+    sampling = Sampling("emcl_folder")
+    jobs, missing = list_jobs([split], folder / "frames", sampling)
+    assert not missing and all(job.path.is_dir() for job in jobs)
+    (folder / "empty").mkdir()
+    _, missing = list_jobs([split], folder / "empty", sampling)
+    assert missing["v_v_de"].startswith("v_v_de, or v_de: no such folder in")

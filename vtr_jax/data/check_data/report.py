@@ -49,7 +49,7 @@ class DataReport:
 
     def to_json(self) -> str:
         """The report as JSON, keys as the attributes' names."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 def report_text(report: DataReport) -> str:

@@ -83,10 +83,12 @@ def _find_folders(split: Split, videos_dir: Path) -> tuple[dict[str, Path], dict
     found: dict[str, Path] = {}
     missing: dict[str, str] = {}
     for clip in split.clips:
-        folders = [videos_dir / name for name in (clip.file, clip_name(clip.file))]
-        folder = next((each for each in folders if each.is_dir()), None)
+        files = (clip.file, *clip.other_names)
+        names = [name for file in files for name in (file, clip_name(file))]
+        folder = next((videos_dir / name for name in names if (videos_dir / name).is_dir()), None)
         if folder is None:
-            missing[clip.clip_id] = f"{clip_name(clip.file)}: no such folder in {videos_dir}"
+            looked_for = ", or ".join(dict.fromkeys(clip_name(file) for file in files))
+            missing[clip.clip_id] = f"{looked_for}: no such folder in {videos_dir}"
         else:
             found[clip.clip_id] = folder
     return found, missing
