@@ -50,6 +50,16 @@ def index_of(image: np.ndarray) -> int:
     return round(float(image[-8:, -8:].mean())) - 16
 
 
+def decode_from_the_start(monkeypatch) -> None:
+    monkeypatch.setattr(decode, "SEEK_FROM", 10_000)
+    monkeypatch.setattr(decode, "SPARSE", 10_000)
+
+
+def decode_sparsely(monkeypatch) -> None:
+    monkeypatch.setattr(decode, "SEEK_FROM", 1)
+    monkeypatch.setattr(decode, "SPARSE", 1)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("videos")
@@ -104,9 +114,9 @@ def test_a_far_frame_is_the_same_with_and_without_seeking(
 ):
     path = write_video(folder / name, 120, codec=codec, options=options)
     for wanted in ([61, 70, 99], [40], [119], [100, 130]):
-        monkeypatch.setattr(decode, "SEEK_FROM", 10_000)
+        decode_from_the_start(monkeypatch)
         reference = list(frames_at(path, wanted))
-        monkeypatch.setattr(decode, "SEEK_FROM", 1)
+        decode_sparsely(monkeypatch)
         found = list(frames_at(path, wanted))
         assert [index for index, _ in found] == [index for index in wanted if index < 120]
         for (index, image), (_, expected) in zip(found, reference, strict=True):
@@ -115,9 +125,9 @@ def test_a_far_frame_is_the_same_with_and_without_seeking(
 
 
 def check_every_frame(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(decode, "SEEK_FROM", 10_000)
+    decode_from_the_start(monkeypatch)
     reference = dict(frames_at(path, range(1000)))
-    monkeypatch.setattr(decode, "SEEK_FROM", 1)
+    decode_sparsely(monkeypatch)
     for wanted in range(30, len(reference)):
         [(index, image)] = frames_at(path, [wanted])
         assert index == wanted
@@ -156,9 +166,58 @@ def test_seeking_spares_decoding(folder, monkeypatch):
             yield frame
 
     monkeypatch.setattr(decode, "_frames", counted)
+    monkeypatch.setattr(decode, "SKIPPING_CODECS", ())
     [(index, image)] = frames_at(path, [390])
     assert index == 390 and index_of(image) == pytest.approx(190, abs=2)
-    assert len(decoded) < 60
+    assert 0 < len(decoded) < 60
+
+
+@pytest.mark.parametrize("thread_type", ["NONE", "AUTO"])
+@pytest.mark.parametrize(
+    "name, codec, parameters",
+    [
+        ("pyramid.mp4", "libx264", "bframes=5:b-pyramid=normal:weightp=2:ref=4"),
+        ("short-groups.mp4", "libx264", "keyint=12:bframes=3:open-gop=1"),
+        ("fields.mp4", "libx264", "bframes=2:interlaced=1"),
+        ("moved.ts", "libx264", "keyint=30:bframes=3"),
+        ("hevc.mp4", "libx265", "bframes=4:log-level=none"),
+    ],
+)
+def test_frames_left_out_change_no_other_frame(
+    folder, monkeypatch, name, codec, parameters, thread_type
+):
+    key = "x264-params" if codec == "libx264" else "x265-params"
+    path = folder / name
+    if not path.exists():
+        write_video(path, 150, codec=codec, options={key: parameters})
+    for wanted in (list(range(0, 150, 25)), list(range(3, 150, 31)), [0, 149], [90, 91, 140]):
+        decode_from_the_start(monkeypatch)
+        reference = list(frames_at(path, wanted))
+        decode_sparsely(monkeypatch)
+        found = list(frames_at(path, wanted, thread_type))
+        assert [index for index, _ in found] == wanted
+        for (_, image), (_, expected) in zip(found, reference, strict=True):
+            np.testing.assert_array_equal(image, expected)
+
+
+def test_frames_that_no_other_needs_are_not_decoded(folder, monkeypatch):
+    options = {"x264-params": "keyint=50:bframes=3:b-adapt=0:b-pyramid=none:scenecut=0"}
+    path = write_video(folder / "sparse.mp4", 250, options=options)
+    decoded = []
+    whole = decode._frames_skipping
+
+    def counted(container, stream, wanted_times):
+        for frame in whole(container, stream, wanted_times):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(decode, "_frames_skipping", counted)
+    monkeypatch.setattr(decode, "_frames", None)  # the way from the start is not taken
+    assert len(list(frames_at(path, range(0, 250, 25)))) == 10
+    assert len(decoded) < 90  # a quarter of them and the wanted ones
+    decoded.clear()
+    assert [index for index, _ in frames_at(path, [0, 210])] == [0, 210]
+    assert len(decoded) < 15
 
 
 def test_decoding_stops_after_the_last_wanted_frame(plain, monkeypatch):

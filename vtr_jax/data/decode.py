@@ -1,7 +1,8 @@
 """Decoded frames of a video file, by their index.
 
-Reading from the first frame on is the reference. A far first frame is reached through a key frame
-instead, but only where the packets tell every frame's place and the frames found confirm it.
+Reading from the first frame on is the reference. Where few frames are wanted, decoding goes from
+key frame to key frame and leaves out frames that no other is made from, but only where the packets
+tell every frame's place and the frames found confirm it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import bisect
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,12 @@ from av.video.stream import VideoStream
 
 # Below this index, decoding up to a frame costs less than reading the packets twice.
 SEEK_FROM = 300
+# One wanted frame in so many: below that, what is skipped costs less than finding it.
+SPARSE = 4
+# H.264 says exactly which frames no other is made from; HEVC says it for a layer only.
+SKIPPING_CODECS = ("h264",)
+# Frames left out by going to a key frame, against the cost of emptying the decoder.
+_WORTH_A_JUMP = 8
 # Packets come in decoding order; H.264 and HEVC move a frame by at most 16 places.
 _REORDERED_AT_MOST = 32
 # 46 hours at 60 frames a second: a container that states more is not believed.
@@ -116,8 +123,8 @@ def frames_at(
     """
     to_rgb = _RgbConverter(path, thread_type)
     reached = 0
-    if indices and indices[0] >= SEEK_FROM:
-        for index, frame in _pick(indices, _from_a_key_frame(path, indices, thread_type)):
+    if indices and (indices[0] >= SEEK_FROM or indices[-1] >= SPARSE * len(indices)):
+        for index, frame in _sparse_frames(path, indices, thread_type):
             yield index, to_rgb(frame)
             reached += 1
     if reached < len(indices):
@@ -145,32 +152,74 @@ def _from_the_start(
         yield from enumerate(_frames(container, stream))
 
 
-def _from_a_key_frame(
+def _sparse_frames(
     path: str | os.PathLike[str], indices: Sequence[int], thread_type: str
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Numbered frames from the last key frame before the first index on.
+    """The wanted frames, as many of the others as possible not decoded.
 
     Ends early where a decoded frame is not the one that the packets promise.
     """
     with _opened(path, thread_type) as (container, stream):
+        skips = stream.codec_context.name in SKIPPING_CODECS
+        if not skips and indices[0] < SEEK_FROM:
+            return
         times, key_times = _packet_times(container, stream, indices[-1])
     if len(times) <= indices[-1]:
         return
-    key_time = key_times[bisect.bisect_right(key_times, times[indices[0]]) - 1]
-    key_index = bisect.bisect_left(times, key_time)
-    promised = enumerate(times[key_index:], key_index)
+    keys = [bisect.bisect_left(times, time) for time in key_times]
     with _opened(path, thread_type) as (container, stream):
-        try:
-            container.seek(key_time, stream=stream, backward=True)
-        except av.FFmpegError:  # not every container can
-            return
-        for frame in _frames(container, stream):
-            if frame.pts is not None and frame.pts < key_time:
-                continue
-            index, time = next(promised, (-1, None))
-            if frame.pts is None or frame.pts != time:
+        for key, wanted in _runs(indices, keys):
+            try:
+                container.seek(times[key], stream=stream, backward=True)
+            except av.FFmpegError:  # not every container can
                 return
-            yield index, frame
+            wanted_times = {times[index] for index in wanted}
+            decoded = (
+                _frames_skipping(container, stream, wanted_times)
+                if skips
+                else _frames(container, stream)
+            )
+            found = 0
+            for index, frame in _confirmed(decoded, times, key, skips):
+                if index > wanted[found]:
+                    return
+                if index == wanted[found]:
+                    yield index, frame
+                    found += 1
+                if found == len(wanted):
+                    break
+            else:
+                return
+
+
+def _runs(indices: Sequence[int], keys: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Wanted frames in groups, each with the key frame that decoding it starts from."""
+    first = keys[bisect.bisect_right(keys, indices[0]) - 1]
+    run = [indices[0]]
+    for index in indices[1:]:
+        key = keys[bisect.bisect_right(keys, index) - 1]
+        if key - run[-1] > _WORTH_A_JUMP:
+            yield first, run
+            first, run = key, []
+        run.append(index)
+    yield first, run
+
+
+def _confirmed(
+    decoded: Iterator[VideoFrame], times: Sequence[int], key: int, skips: bool
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Decoded frames with their indices from a key frame on, until one is not as promised."""
+    reached = key - 1
+    for frame in decoded:
+        if frame.pts is not None and frame.pts < times[key]:
+            continue
+        index = -1 if frame.pts is None else bisect.bisect_left(times, frame.pts)
+        as_promised = 0 <= index < len(times) and times[index] == frame.pts
+        in_place = index > reached if skips else index == reached + 1
+        if not (as_promised and in_place) or (skips and frame.interlaced_frame):
+            return
+        reached = index
+        yield index, frame
 
 
 def _packet_times(
@@ -212,6 +261,21 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Any]:
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     try:
         yield from container.decode(stream)
+    except av.error.MemoryError:
+        raise
+    except av.FFmpegError:
+        return
+
+
+def _frames_skipping(
+    container: InputContainer, stream: VideoStream, wanted_times: Container[int]
+) -> Iterator[VideoFrame]:
+    """Decoded frames without the unwanted ones that no other frame is made from."""
+    try:
+        for packet in container.demux(stream):
+            needless = packet.size and packet.pts not in wanted_times
+            stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
+            yield from stream.decode(packet)
     except av.error.MemoryError:
         raise
     except av.FFmpegError:

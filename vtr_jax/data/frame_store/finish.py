@@ -126,7 +126,7 @@ def _require_space(
     free = shutil.disk_usage(store_dir).free
     if free < needed:
         raise OSError(
-            f"{store_dir}: the record files need {needed / 1e9:.2f} GB more, {free / 1e9:.2f} GB "
+            f"{store_dir}: the record files need {needed / 1e6:.1f} MB more, {free / 1e6:.1f} MB "
             "are free; make room and run the same command again, finished clips are kept"
         )
 
