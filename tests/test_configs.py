@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 
 import vtr_jax.training.loop as loop
 from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.recipes.internvideo import listed_layers
 from vtr_jax.models.retriever import abstract_retriever
 from vtr_jax.training.command import read_config
 from vtr_jax.training.config import check_config, clip_of, runtime_of
@@ -18,8 +20,24 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATASETS = ("msrvtt", "msrvtt7k", "msrvttfull", "table", "smoke")
 HEADS = ("meanP", "seqTransf")
 CLIP4CLIP = [name for dataset in DATASETS for name in (dataset, *(f"{dataset}-{h}" for h in HEADS))]
+DRL_HEADS = ("dp", "dp+cdcr", "dp_none", "ti", "ti+cdcr", "wti", "wti+cdcr", "xti", "xti_none")
+DRL = [f"{dataset}-{head}" for dataset in ("msrvtt", "table", "smoke") for head in DRL_HEADS]
+BACKBONE_TVR = [
+    f"{dataset}-{aggregation}"
+    for dataset in ("msrvtt", "lsmdc", "msvd", "table", "smoke")
+    for aggregation in ("seqTransf", "seqLSTM", "None")
+]
+INTERNVIDEO_DATASETS = ("msrvtt", "msvd", "lsmdc", "activitynet", "didemo", "vatex")
+INTERNVIDEO = [
+    f"{dataset}{table}"
+    for dataset in (*INTERNVIDEO_DATASETS, "table", "smoke")
+    for table in ("", "-finetune", "-zeroshot", "-evaluate")
+]
 VARIANTS = {
+    "backbone_tvr.py": BACKBONE_TVR,
     "clip4clip.py": CLIP4CLIP,
+    "drl.py": DRL,
+    "internvideo.py": INTERNVIDEO,
     "demo.py": [*HEADS, *(f"{head}-short" for head in HEADS)],
 }
 ALL = [f"{file}:{variant}" for file, variants in VARIANTS.items() for variant in variants]
@@ -42,15 +60,17 @@ def test_every_variant_describes_a_retriever(name):
         clip_of(config), config.options.to_dict(), config.sizes.to_dict()
     )
     params = abstract_retriever(description, runtime).params
-    temporal = config.options.sim_header == "seqTransf"
-    assert ("aggregation" in params) == temporal
+    temporal = "temporal_layers" in config.sizes
+    assert ("transformer" in params.get("aggregation", {})) == temporal
     if temporal:
         blocks = params["aggregation"]["transformer"]["blocks"]
         assert blocks["attn"]["qkv"]["kernel"].shape[0] == config.sizes.temporal_layers
         assert params["aggregation"]["position_embedding"].shape[0] >= config.data.max_frames
     assert config.data.max_words <= config.clip.context_length
     mask = trainable_mask(params, description, config.optimizer.freeze_layer_num)
-    assert mask["visual"]["projection"] is True
+    # InternVideo's freeze does not find its projection.
+    spared = config.recipe != "internvideo" or config.optimizer.freeze_layer_num < 0
+    assert mask["visual"]["projection"] is spared
 
 
 @pytest.mark.parametrize("variant", [v for v in CLIP4CLIP if not v.startswith("smoke")])
@@ -67,11 +87,51 @@ def test_published_settings_of_clip4clip(variant):
 
 
 @pytest.mark.parametrize(
+    ("name", "batch_size", "validation"),
+    [
+        *((f"drl.py:msrvtt-{head}", 128, "holdout") for head in DRL_HEADS),
+        ("backbone_tvr.py:msrvtt", 64, "holdout"),
+        ("backbone_tvr.py:lsmdc", 64, "val"),
+        ("backbone_tvr.py:msvd", 64, "val"),
+    ],
+)
+def test_published_settings_of_drl_and_backbone_tvr(name, batch_size, validation):
+    config = config_of(name)
+    assert (config.batch_size, config.epochs) == (batch_size, 5)
+    assert (config.data.max_words, config.data.max_frames) == (32, 12)
+    assert config.data.validation == validation
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.coef_lr) == ("bert_adam", 1e-4, 1e-3)
+    assert (optimizer.weight_decay, optimizer.warmup_proportion) == (0.2, 0.1)
+    assert (optimizer.freeze_layer_num, optimizer.max_grad_norm) == (-1, 1.0)
+    augmented = config.data.augmentation == "rand-m7-n4-mstd0.5-inc1"
+    assert augmented == name.startswith("backbone_tvr")
+
+
+def test_published_decorrelation_of_drl():
+    options = {head: config_of(f"drl.py:msrvtt-{head}").options for head in DRL_HEADS}
+    assert {head: o.cdcr for head, o in options.items() if o.cdcr} == {
+        "dp+cdcr": 1,
+        "ti+cdcr": 2,
+        "wti+cdcr": 3,
+    }
+    for head, alpha1 in {"dp+cdcr": 0.14, "ti+cdcr": 0.16, "wti+cdcr": 0.11}.items():
+        o = options[head]
+        assert (o.cdcr_alpha1, o.cdcr_alpha2, o.cdcr_lambda) == (alpha1, 0.0, 0.001)
+    assert config_of("drl.py:msrvtt").options == options["wti+cdcr"]
+
+
+@pytest.mark.parametrize(
     ("name", "known"),
     [
         ("clip4clip.py:msvd", "DATASET one of msrvtt, .* HEAD one of meanP, seqTransf"),
         ("clip4clip.py:msrvtt-tight", "variant 'msrvtt-tight': expected DATASET or DATASET-HEAD"),
         ("clip4clip.py:", "variant ''"),
+        ("drl.py:msvd", "DATASET one of msrvtt, table, smoke and HEAD one of dp, "),
+        ("drl.py:msrvtt-dp-cdcr", "variant 'msrvtt-dp-cdcr': expected DATASET or DATASET-HEAD"),
+        ("backbone_tvr.py:didemo", "DATASET one of msrvtt, lsmdc, .* one of seqTransf, seqLSTM"),
+        ("backbone_tvr.py:msrvtt-xti", "variant 'msrvtt-xti': expected DATASET or DATASET-AGG"),
+        ("internvideo.py:msr", "DATASET one of msrvtt, msvd, .* TABLE one of finetune, zeroshot"),
         ("demo.py:meanP-long", "variant 'meanP-long': expected meanP or seqTransf"),
     ],
 )
@@ -80,16 +140,66 @@ def test_unknown_variants_are_refused_with_the_known_ones(name, known):
         config_of(name)
 
 
+# Frames, evaluation batch and CLIP's share zero-shot; frames, batch, coef_lr, epochs and CLIP's
+# share fine-tuned; evaluation batch.
+PUBLISHED_INTERNVIDEO = {
+    "msrvtt": ((8, 16, 0.5), (12, 128, 4e-3, 5, None), 16),
+    "msvd": ((12, 32, 0.25), (8, 64, 2.5e-3, 5, None), 16),
+    "lsmdc": ((6, 32, 0.5), (8, 64, 2e-3, 5, 0.5), 16),
+    "activitynet": ((16, 8, 0.5), (64, 64, 2e-3, 30, None), 16),
+    "didemo": ((32, 32, None), (32, 16, 2e-3, 5, None), 8),
+    "vatex": ((8, 128, 0.5), (8, 128, 5e-3, 5, None), 16),
+}
+
+
+@pytest.mark.parametrize("dataset", INTERNVIDEO_DATASETS)
+def test_published_settings_of_internvideo(dataset):
+    zeroshot, finetune, evaluate_batch = PUBLISHED_INTERNVIDEO[dataset]
+    tables = {
+        name: config_of(f"internvideo.py:{dataset}-{name}")
+        for name in ("zeroshot", "finetune", "evaluate")
+    }
+    published = runpy.run_path(str(CONFIGS / "internvideo.py"))["PUBLISHED"][dataset]
+    config = tables["zeroshot"]
+    merge = published.zeroshot_merge
+    assert (config.data.max_frames, config.evaluation.batch_size, merge) == zeroshot
+    config = tables["finetune"]
+    sizes = (config.data.max_frames, config.batch_size, config.optimizer.coef_lr, config.epochs)
+    assert (*sizes, published.finetune_merge) == finetune
+    assert config.evaluation.batch_size == 16
+    assert tables["evaluate"].evaluation.batch_size == evaluate_batch
+    assert tables["evaluate"].data.max_frames == finetune[0]
+    for config in tables.values():
+        assert config.data.dataset == dataset
+        assert (config.data.max_words, config.data.slice_framepos) == (77, 2)
+        assert (config.optimizer.learning_rate, config.optimizer.freeze_layer_num) == (1e-3, 0)
+        assert config.optimizer.train_video_projection is False
+        clip = clip_of(config)
+        assert (clip.vision.width, clip.vision.patch_size, clip.vision.layers) == (1024, 14, 24)
+        description = recipe_named("internvideo").config(clip, config.options.to_dict())
+        assert listed_layers(description) == (20, 21, 22, 23)
+
+
 class Enough(Exception):
     """Two steps are enough."""
 
 
-@pytest.mark.parametrize("variant", ["smoke", "smoke-seqTransf"])
+SMOKE = [
+    "internvideo.py:smoke",
+    "clip4clip.py:smoke",
+    "clip4clip.py:smoke-seqTransf",
+    "drl.py:smoke",
+    "drl.py:smoke-xti",
+    "backbone_tvr.py:smoke",
+]
+
+
+@pytest.mark.parametrize("name", SMOKE)
 def test_the_smoke_variants_train(
-    variant, tiny_dataset, tiny_store, tmp_path, monkeypatch, quickly_compiled
+    name, tiny_dataset, tiny_store, tmp_path, monkeypatch, quickly_compiled
 ):
     """As they are: from scratch, with BertAdam, in which the first step has rate 0."""
-    config = config_of(f"clip4clip.py:{variant}")
+    config = config_of(name)
     config.data.annotations = str(tiny_dataset.captions_file)
     config.data.store = str(tiny_store)
     put_batch, steps = loop.put_batch, iter(range(1, 9))
