@@ -3,8 +3,9 @@
     vtr train --config=configs/clip4clip.py:msrvtt --workdir=runs/msrvtt \\
         --config.init=clip-b32 --config.data.annotations=MSRVTT --config.data.store=msrvtt-store
 
-The variant is DATASET, or DATASET-HEAD: msrvtt (9k training clips), msrvtt7k, msrvttfull, table
-(one's own CSV or JSONL); meanP (default) or seqTransf; `smoke` shrinks everything to seconds.
+The variant is DATASET, or DATASET-HEAD: msrvtt (9k training clips), msrvtt7k, msrvttfull, msvd,
+lsmdc, activitynet, didemo, table (one's own CSV or JSONL); meanP (default) or seqTransf; `smoke`
+shrinks everything to seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +19,16 @@ READER_OPTIONS = {
     "msrvtt": {"train_list": "9k", "test_list": "1k-A"},
     "msrvtt7k": {"train_list": "7k", "test_list": "1k-A"},
     "msrvttfull": {"train_list": "full", "test_list": "full"},
+    "msvd": {},
+    "lsmdc": {},
+    "activitynet": {},
+    "didemo": {},
     "table": {},
     "smoke": {},
 }
+PARAGRAPHS = ("activitynet", "didemo")
+# Splits that are neither trained nor tested on; elsewhere training clips are held out.
+VALIDATED = ("msrvttfull", "msvd", "lsmdc", "didemo", "table", "smoke")
 
 
 def get_config(variant: str = "msrvtt") -> ConfigDict:
@@ -46,16 +54,16 @@ def get_config(variant: str = "msrvtt") -> ConfigDict:
     config.optimizer.warmup_proportion = 0.1
     config.optimizer.freeze_layer_num = 0
 
-    config.data.max_words = 32
-    config.data.max_frames = 12
+    config.data.max_words = 64 if dataset in PARAGRAPHS else 32
+    config.data.max_frames = 64 if dataset in PARAGRAPHS else 12
     config.data.slice_framepos = 2
     config.data.caption_mode = "every_caption"
     config.data.options = ConfigDict(READER_OPTIONS[dataset])
-    config.data.dataset = "msrvtt" if dataset.startswith("msrvtt") else "table"
-    # The original selects its checkpoint on the test split: --config.data.validation=test.
-    config.data.validation = {"table": "val", "smoke": "val", "msrvttfull": "val"}.get(
-        dataset, "holdout"
+    config.data.dataset = {"msrvtt7k": "msrvtt", "msrvttfull": "msrvtt", "smoke": "table"}.get(
+        dataset, dataset
     )
+    # The original selects its checkpoint on the test split: --config.data.validation=test.
+    config.data.validation = "val" if dataset in VALIDATED else "holdout"
     config.evaluation.batch_size = 16
     if dataset == "smoke":
         _shrink(config)
