@@ -110,10 +110,16 @@ def train(arguments: Sequence[str]) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate a retriever on a split: recalls, ranks and the protocol they hold for."""
     from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
+    from vtr_jax.evaluation.recipe_file import with_recipe_settings
 
     parser = _parser("evaluate", evaluate, "--name=value options of the annotation reader")
     parser.add_argument("--checkpoint", required=True, help="retriever directory or workdir")
     _add_data_arguments(parser)
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py:VARIANT",
+        help="recipe file, for its data set, token limit, frames and batch size",
+    )
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--output", help="folder for report.json and report.txt")
     parser.add_argument("--step", type=int, help="checkpoint of a run; default: the best")
@@ -137,9 +143,18 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--normalisation",
         default="none",
-        choices=("none", "dual_softmax"),
+        choices=("none", "dual_softmax", "inverted_softmax"),
         help="dual_softmax: each score times its softmax over all texts (video to text: over all "
-        "clips), as InternVideo's DSL; reads all queries at once, said on the protocol card",
+        "clips), as InternVideo's DSL; inverted_softmax: the same at temperature 0.01, as "
+        "EMCL-Net; both read all queries at once, which the protocol card says",
+    )
+    parser.add_argument(
+        "--emcl",
+        nargs="?",
+        const="",
+        metavar="K=16,stage_num=5,...",
+        help="rank by cosines of features that EMCL has reconstructed, whatever the recipe ranks "
+        "by: K, stage_num, lamd, beta, seed, batch_size_val as of EMCL's inference module",
     )
     parser.add_argument("--compute_dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument(
@@ -147,7 +162,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         action="store_true",
         help="leave out clips the store lacks, and say how many",
     )
-    known, rest = parser.parse_known_args(arguments)
+    known, rest = parser.parse_known_args(with_recipe_settings(arguments))
+    del known.config
     options = parse_options(rest, READ_SPLIT_NAMES)
     print(run_evaluation(EvaluationRequest(**vars(known), reader_options=options)))
 

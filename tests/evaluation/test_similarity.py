@@ -7,7 +7,8 @@ import pytest
 
 from vtr_jax.evaluation.metrics import metrics_of, ranks_of, retrieval_metrics
 from vtr_jax.evaluation.rank_counter import collect_own_scores
-from vtr_jax.evaluation.similarity import SimilarityTiles, _similarity, count_ranks
+from vtr_jax.evaluation.scoring import scored
+from vtr_jax.evaluation.similarity import SimilarityTiles, count_ranks
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 
 CLIPS, FRAMES, WIDTH = 13, 3, 32
@@ -71,7 +72,7 @@ def test_tiles_hold_all_captions_of_a_clip_and_one_shape(retriever):
     relation = RELATIONS["many captions a clip"]
     text, video = features(len(relation))
     tiles = SimilarityTiles(retriever, text, video, relation, tile=4)
-    before = _similarity._cache_size()
+    before = scored._cache_size()
     seen = np.zeros((len(relation), CLIPS), int)
     for first_text, first_clip, tile_tv in tiles():
         rows = slice(first_text, first_text + tile_tv.shape[0])
@@ -80,7 +81,7 @@ def test_tiles_hold_all_captions_of_a_clip_and_one_shape(retriever):
         assert not set(relation[rows]) & set(others)
     assert (seen == 1).all()
     # The last tiles are padded to the shape of the first.
-    assert _similarity._cache_size() == before + 1
+    assert scored._cache_size() == before + 1
 
 
 def test_the_same_tile_has_the_same_bits_every_time(retriever):

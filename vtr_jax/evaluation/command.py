@@ -19,6 +19,7 @@ from vtr_jax.evaluation.evaluate import (
     require_resolution,
 )
 from vtr_jax.evaluation.report import format_report, write_report
+from vtr_jax.evaluation.scoring import EmclScoring
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.run_record import RUN_FILE
 
@@ -48,6 +49,7 @@ class EvaluationRequest:
     batch_size: int = 64
     ties: str = "once"
     normalisation: str = "none"
+    emcl: str | None = None
     compute_dtype: str = "float32"
     skip_missing: bool = False
     reader_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -75,6 +77,7 @@ def _settings(request: EvaluationRequest) -> EvaluationSettings:
         batch_size=request.batch_size,
         ties=request.ties,
         normalisation=request.normalisation,
+        emcl=None if request.emcl is None else EmclScoring.parse(request.emcl),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from vtr_jax.evaluation.scoring import RECIPE_SCORING, Scoring
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import BATCH_AXES, put_batch
@@ -36,16 +38,20 @@ def _only_what_is_read(features: Features, reads: frozenset[str]) -> Features:
     return dataclasses.replace(features, **emptied)
 
 
-@jax.jit
-def _encode_text(retriever: Retriever, token_ids: Array, token_mask: Array) -> TextFeatures:
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_text(
+    scoring: Scoring, retriever: Retriever, token_ids: Array, token_mask: Array
+) -> TextFeatures:
     text = retriever.encode_text(token_ids, token_mask)
-    return _only_what_is_read(text, retriever.recipe.reads(retriever.config))
+    return _only_what_is_read(text, scoring.reads(retriever.config))
 
 
-@jax.jit
-def _encode_video(retriever: Retriever, frames: Array, frame_mask: Array) -> VideoFeatures:
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_video(
+    scoring: Scoring, retriever: Retriever, frames: Array, frame_mask: Array
+) -> VideoFeatures:
     video = retriever.encode_video(frames, frame_mask)
-    return _only_what_is_read(video, retriever.recipe.reads(retriever.config))
+    return _only_what_is_read(video, scoring.reads(retriever.config))
 
 
 def _to_host(features: Features, valid: np.ndarray) -> Features:
@@ -57,28 +63,34 @@ def _concatenate(batches: list[Features]) -> Features:
 
 
 def encode_captions(
-    retriever: Retriever, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+    retriever: Retriever,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    mesh: Mesh,
+    scoring: Scoring = RECIPE_SCORING,
 ) -> TextFeatures:
     """Features of all captions, in order, as NumPy arrays.
 
     batches: dicts of token_ids, token_mask [B,L] and valid [B], False on padding rows. Fields
-    that the recipe's similarity does not read are empty ([T,0,...]).
+    that scoring does not read are empty ([T,0,...]).
     """
     encoded = []
     for batch in batches:
         arrays = put_batch({name: batch[name] for name in ("token_ids", "token_mask")}, mesh)
-        text = _encode_text(retriever, **arrays)
+        text = _encode_text(scoring, retriever, **arrays)
         encoded.append(_to_host(text, batch["valid"].astype(bool)))
     return _concatenate(encoded)
 
 
 def encode_clips(
-    retriever: Retriever, batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh
+    retriever: Retriever,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    mesh: Mesh,
+    scoring: Scoring = RECIPE_SCORING,
 ) -> VideoFeatures:
     """Features of all video clips, in order, as NumPy arrays.
 
     batches: dicts of frames [B,F,R,R,3], frame_mask [B,F] and valid [B], False on padding rows.
-    Fields that the recipe's similarity does not read are empty ([V,0,...]). Raises ValueError
+    Fields that scoring does not read are empty ([V,0,...]). Raises ValueError
     for a clip without a frame.
     """
     encoded = []
@@ -91,7 +103,7 @@ def encode_clips(
                 "leave them out of it"
             )
         arrays = put_batch({name: batch[name] for name in ("frames", "frame_mask")}, mesh)
-        encoded.append(_to_host(_encode_video(retriever, **arrays), valid))
+        encoded.append(_to_host(_encode_video(scoring, retriever, **arrays), valid))
     return _concatenate(encoded)
 
 

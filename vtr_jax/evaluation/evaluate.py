@@ -16,6 +16,7 @@ from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_bat
 from vtr_jax.evaluation.metrics import TIE_RULES, metrics_of, ranks_of, resolve_ties
 from vtr_jax.evaluation.normalisation import NORMALISATIONS, count_both_ways
 from vtr_jax.evaluation.protocol import ProtocolCard
+from vtr_jax.evaluation.scoring import RECIPE_SCORING, EmclScoring, Scoring
 from vtr_jax.evaluation.similarity import SimilarityTiles
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.versions import software_versions
@@ -43,6 +44,12 @@ class EvaluationSettings:
     tile: int = 256
     ties: str = "once"
     normalisation: str = "none"
+    emcl: EmclScoring | None = None
+
+    @property
+    def scoring(self) -> Scoring:
+        """What compares texts and videos: the recipe, or EMCL over its vectors."""
+        return self.emcl or RECIPE_SCORING
 
     def __post_init__(self) -> None:
         for name in ("max_frames", "batch_size", "tile"):
@@ -127,7 +134,7 @@ def evaluate_split(
     batch_size = rounded_batch_size(settings.batch_size, mesh)
     if tokens is None:
         tokens = tokenize(split.captions, settings.max_words)
-    text = encode_captions(retriever, caption_batches(tokens, batch_size), mesh)
+    text = encode_captions(retriever, caption_batches(tokens, batch_size), mesh, settings.scoring)
     clips = clip_batches(
         store,
         split,
@@ -136,8 +143,10 @@ def evaluate_split(
         slice_framepos=settings.slice_framepos,
         frame_order=settings.frame_order,
     )
-    video = encode_clips(retriever, clips, mesh)
-    tiles = SimilarityTiles(retriever, text, video, split.caption_clip, settings.tile)
+    video = encode_clips(retriever, clips, mesh, settings.scoring)
+    tiles = SimilarityTiles(
+        retriever, text, video, split.caption_clip, settings.tile, settings.scoring
+    )
     counters = count_both_ways(tiles, settings.normalisation)
     return Evaluation(
         {way: metrics_of(counter, settings.ties)[way] for way, counter in counters.items()},
@@ -171,6 +180,7 @@ def protocol_card(
         checkpoint_sha256=retriever_sha256(retriever),
         recipe=retriever.config.recipe,
         score_normalisation=NORMALISATIONS[settings.normalisation],
+        emcl="none" if settings.emcl is None else str(settings.emcl),
         ties=settings.ties,
         selection=selection,
         compute_dtype=retriever.runtime.compute_dtype,

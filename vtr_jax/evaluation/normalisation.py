@@ -6,8 +6,9 @@
 Dual softmax multiplies every score with its softmax over the rivals of the other direction, at
 temperature 1: s * softmax of s over all texts ranks videos for a text, s * softmax over all videos
 ranks texts for a video. Where clips have several captions, the original ranks both directions by
-the first. It reads every query of the split at once, so its scores never stand beside others.
-Two passes over tiles give what the whole matrix would. Source: InternVideo's eval_epoch.
+the first. Inverted softmax is the same at temperature 0.01, for one caption a clip. Both read every
+query of the split at once, so their scores never stand beside others. Two passes over tiles give
+what the whole matrix would. Sources: InternVideo's and EMCL-Net's eval_epoch.
 """
 
 from __future__ import annotations
@@ -21,25 +22,32 @@ from vtr_jax.evaluation.rank_counter import RankCounter, caption_blocks, check_c
 from vtr_jax.evaluation.similarity import Tile, Tiles, count_ranks, joined
 
 # What --normalisation may be, as the protocol card calls it.
-NORMALISATIONS = {"none": "none", "dual_softmax": "dual softmax"}
+NORMALISATIONS = {
+    "none": "none",
+    "dual_softmax": "dual softmax",
+    "inverted_softmax": "inverted softmax",
+}
+TEMPERATURES = {"dual_softmax": 1.0, "inverted_softmax": 0.01}
 
 
 @dataclass(frozen=True)
 class SoftmaxSums:
     """What the softmax of every row or column needs: its largest score and sum of exponentials.
 
-    axis 0: over texts, peak and total are [V]; axis 1: over videos, [T]. Float64.
+    axis 0: over texts, peak and total are [V]; axis 1: over videos, [T]. Float64. temperature:
+    scores are divided by it first.
     """
 
     axis: int
     peak: np.ndarray
     total: np.ndarray
+    temperature: float = 1.0
 
     @classmethod
-    def empty(cls, axis: int, texts: int, clips: int) -> SoftmaxSums:
+    def empty(cls, axis: int, texts: int, clips: int, temperature: float = 1.0) -> SoftmaxSums:
         """The sums of nothing yet."""
         size = (clips, texts)[axis]
-        return cls(axis, np.full(size, -np.inf), np.zeros(size))
+        return cls(axis, np.full(size, -np.inf), np.zeros(size), temperature)
 
     def _place(self, first_text: int, first_clip: int, shape: tuple[int, ...]) -> slice:
         first = (first_clip, first_text)[self.axis]
@@ -48,7 +56,7 @@ class SoftmaxSums:
     def add(self, first_text: int, first_clip: int, tile_tv: np.ndarray) -> None:
         """Count a tile in; the order of tiles does not matter."""
         place = self._place(first_text, first_clip, tile_tv.shape)
-        scores = tile_tv.astype(np.float64)
+        scores = tile_tv.astype(np.float64) / self.temperature
         peak = np.maximum(self.peak[place], scores.max(axis=self.axis))
         added = np.exp(scores - np.expand_dims(peak, self.axis)).sum(axis=self.axis)
         self.total[place] = self.total[place] * np.exp(self.peak[place] - peak) + added
@@ -59,7 +67,8 @@ class SoftmaxSums:
         place = self._place(first_text, first_clip, tile_tv.shape)
         scores = tile_tv.astype(np.float64)
         peak = np.expand_dims(self.peak[place], self.axis)
-        share = np.exp(scores - peak) / np.expand_dims(self.total[place], self.axis)
+        exponent = scores / self.temperature - peak
+        share = np.exp(exponent) / np.expand_dims(self.total[place], self.axis)
         return (scores * share).astype(np.float32)
 
 
@@ -106,22 +115,30 @@ class MatrixTiles:
                 yield rows.start, start, self.logits_tv[rows, start : start + self.tile]
 
 
-def softmax_sums(tiles: Tiles) -> tuple[SoftmaxSums, SoftmaxSums]:
-    """The sums over texts and those over videos, in one pass."""
+def softmax_sums(
+    tiles: Tiles, temperatures: tuple[float, float] = (1.0, 1.0)
+) -> tuple[SoftmaxSums, SoftmaxSums]:
+    """The sums over texts and those over videos, each at its temperature, in one pass."""
     texts, clips = len(tiles.caption_clip), tiles.num_clips
-    both = SoftmaxSums.empty(0, texts, clips), SoftmaxSums.empty(1, texts, clips)
+    both = (
+        SoftmaxSums.empty(0, texts, clips, temperatures[0]),
+        SoftmaxSums.empty(1, texts, clips, temperatures[1]),
+    )
     for tile in tiles():
         for sums in both:
             sums.add(*tile)
     return both
 
 
-def dual_softmax(tiles: Tiles) -> dict[str, WeightedTiles]:
+def dual_softmax(
+    tiles: Tiles, temperatures: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, WeightedTiles]:
     """The matrices [T,V] by which each direction ranks: {"t2v": ..., "v2t": ...}.
 
     They are one and the same where clips have several captions.
     """
-    over_texts, over_videos = (WeightedTiles(tiles, sums) for sums in softmax_sums(tiles))
+    sums_of_both = softmax_sums(tiles, temperatures)
+    over_texts, over_videos = (WeightedTiles(tiles, sums) for sums in sums_of_both)
     many = len(np.unique(tiles.caption_clip)) < len(tiles.caption_clip)
     return {"t2v": over_texts, "v2t": over_texts if many else over_videos}
 
@@ -136,6 +153,19 @@ def dual_softmax_scores(logits_tv: np.ndarray, caption_clip: np.ndarray) -> dict
     return {way: joined(matrix) for way, matrix in ways.items()}
 
 
+def inverted_softmax_scores(
+    logits_tv: np.ndarray, t2v_temp: float = 0.01, v2t_temp: float = 0.01
+) -> tuple[np.ndarray, np.ndarray]:
+    """EMCL-Net's (text to video, video to text) matrices of one caption a clip, float32 [N,N].
+
+    Scores times their softmax over all texts (over all videos), times N, which changes no rank.
+    """
+    tiles = MatrixTiles(logits_tv, np.arange(len(logits_tv)))
+    ways = dual_softmax(tiles, (t2v_temp, v2t_temp))
+    t2v, v2t = (len(logits_tv) * joined(ways[way]) for way in ("t2v", "v2t"))
+    return t2v, v2t
+
+
 def count_both_ways(tiles: Tiles, normalisation: str = "none") -> dict[str, RankCounter]:
     """What ranks need, by direction, counted without ever holding a matrix.
 
@@ -145,7 +175,8 @@ def count_both_ways(tiles: Tiles, normalisation: str = "none") -> dict[str, Rank
         known = ", ".join(NORMALISATIONS)
         raise ValueError(f"normalisation: expected one of {known}; got {normalisation!r}")
     ways: Mapping[str, Tiles] = {"t2v": tiles, "v2t": tiles}
-    if normalisation == "dual_softmax":
-        ways = dual_softmax(tiles)
+    if normalisation != "none":
+        temperature = TEMPERATURES[normalisation]
+        ways = dual_softmax(tiles, (temperature, temperature))
     counters = {id(matrix): count_ranks(matrix) for matrix in ways.values()}
     return {way: counters[id(matrix)] for way, matrix in ways.items()}

@@ -23,6 +23,7 @@ SCORE_NORMALISATIONS = {
     "none": "none",
     "dual softmax": "dual softmax at temperature 1: each score times its softmax over all texts of "
     "the split (video to text with one caption a clip: over all its clips)",
+    "inverted softmax": "inverted softmax: as dual softmax, at temperature 0.01",
     "QB-Norm": "QB-Norm",
 }
 SELECTIONS = {
@@ -44,6 +45,7 @@ _LABELS = {
     "clips_trained_on": "clips trained on",
     "checkpoint_sha256": "checkpoint sha256",
     "score_normalisation": "score normalisation",
+    "emcl": "EMCL over features",
     "compute_dtype": "compute dtype",
 }
 
@@ -65,6 +67,7 @@ class ProtocolCard:
         score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
         clips_trained_on: of these clips, so many were trained on, as far as a run tells.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
+        emcl: settings of EMCL where it was put over the features, or "none".
         software: name -> version, see `versions.software_versions`.
 
     Raises:
@@ -90,6 +93,7 @@ class ProtocolCard:
     ties: str = "once"
     selection: str = "none"
     clips_trained_on: int = 0
+    emcl: str = "none"
     compute_dtype: str = "float32"
     software: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -126,7 +130,11 @@ class ProtocolCard:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProtocolCard:
         """Returns the card that `to_dict` wrote. Raises ValueError for missing or unknown names."""
-        values = {"clips_trained_on": 0, **values}  # cards of earlier versions do not tell
+        values = {
+            "clips_trained_on": 0,
+            "emcl": "none",
+            **values,
+        }  # cards of earlier versions do not tell
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:

@@ -11,12 +11,11 @@ import numpy as np
 
 from vtr_jax.evaluation.encode import take_rows
 from vtr_jax.evaluation.rank_counter import RankCounter, caption_blocks, collect_own_scores
+from vtr_jax.evaluation.scoring import RECIPE_SCORING, Scoring, scored
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.retriever import Retriever
 
 Tile = tuple[int, int, np.ndarray]
-
-_similarity = jax.jit(lambda retriever, text, video: retriever.similarity(text, video))
 
 
 class Tiles(Protocol):
@@ -40,8 +39,8 @@ class SimilarityTiles:
 
     text, video: features as NumPy arrays. caption_clip: int [T], the clip of every caption.
     tile: texts and videos a side. A tile holds all captions of a clip or none of them, and the
-    same tile has the same bits every time. A recipe whose scores depend on which texts and videos
-    are compared together gets whole rows, in strips that begin at multiples of its row_multiple.
+    same tile has the same bits every time. Where scores depend on which texts and videos are
+    compared together, scoring gets whole rows, in strips that begin at multiples of row_multiple.
     """
 
     retriever: Retriever
@@ -49,6 +48,7 @@ class SimilarityTiles:
     video: VideoFeatures
     caption_clip: np.ndarray
     tile: int = 256
+    scoring: Scoring = RECIPE_SCORING
 
     @property
     def num_clips(self) -> int:
@@ -57,12 +57,12 @@ class SimilarityTiles:
 
     @property
     def _row_multiple(self) -> int | None:
-        return self.retriever.recipe.row_multiple(self.retriever.config)
+        return self.scoring.row_multiple(self.retriever.config)
 
     def _tile(self, rows: slice, columns: slice, height: int) -> Tile:
         text = take_rows(self.text, rows, height)
         video = take_rows(self.video, columns, min(self.tile, self.num_clips))
-        tile_tv = np.asarray(_similarity(self.retriever, text, video))
+        tile_tv = np.asarray(scored(self.scoring, self.retriever, text, video))
         count_t, count_v = rows.stop - rows.start, columns.stop - columns.start
         return rows.start, columns.start, tile_tv[:count_t, :count_v]
 
@@ -76,7 +76,7 @@ class SimilarityTiles:
         for start in range(0, texts, height):
             rows = slice(start, min(start + height, texts))
             text = take_rows(self.text, rows, rows.stop - rows.start)
-            yield np.asarray(_similarity(self.retriever, text, video))
+            yield np.asarray(scored(self.scoring, self.retriever, text, video))
 
     def _whole_rows(self, multiple: int) -> Iterator[Tile]:
         """Strips cut again where a clip's captions end, so that no tile parts them."""

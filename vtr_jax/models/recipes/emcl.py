@@ -57,6 +57,7 @@ def _is_number(value: Any) -> bool:
 
 def _check(clip: ClipConfig, options: Options) -> None:
     check_shared_options(clip, options)
+    value: Any
     for name in POSITIVE_COUNTS:
         value = options[name]
         if type(value) is not int or value < 1:
@@ -67,7 +68,7 @@ def _check(clip: ClipConfig, options: Options) -> None:
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
     if not _is_number(options["beta"]):
         raise ValueError(f"beta: expected a number, got {options['beta']!r}")
-    momentum = options["momentum"]
+    momentum: Any = options["momentum"]
     if not _is_number(momentum) or not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a number from 0 to 1, got {momentum!r}")
     _check_mu(options["mu"], options["centerK"])
