@@ -236,6 +236,29 @@ def test_an_option_against_the_huggingface_config_is_refused(option, said, clip_
     assert convert_checkpoint(folder, tmp_path / "out", text_heads=2).config.clip.text.heads == 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image_mean": [0.5, 0.5, 0.5]}, "pictures are normalised by image_mean .0.5, 0.5, 0.5."),
+        ({"image_std": "wide"}, "pictures are normalised by image_std wide, and frames here"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["folder", "file"])
+def test_other_normalisation_of_pictures_is_refused(whole, settings, words, clip_dict, tmp_path):
+    folder = huggingface_folder(tmp_path / "hf", clip_dict)
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=f"preprocessor_config.json: its {words}"):
+        convert_checkpoint(folder if whole else folder / "model.safetensors", tmp_path / "out")
+
+
+def test_openais_normalisation_of_pictures_is_accepted(clip_dict, tmp_path):
+    folder = huggingface_folder(tmp_path / "hf", clip_dict)
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    settings = json.dumps({"image_mean": mean, "image_std": std})
+    (folder / "preprocessor_config.json").write_text(settings)
+    assert convert_checkpoint(folder, tmp_path / "out").config.recipe == "clip"
+
+
 def test_huggingface_weights_start_a_clip4clip(clip_dict, tmp_path):
     folder = huggingface_folder(tmp_path / "hf", clip_dict)
     report = convert_checkpoint(folder, tmp_path / "out", "clip4clip", **SEQ_TRANSF)

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vtr_jax.convert.checkpoint_file import CheckpointFacts, CheckpointFile
 from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.convert.merge import is_internvideo
+from vtr_jax.convert.picture_statistics import check_picture_statistics
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -56,8 +55,6 @@ _PLAIN_BLOCK: dict[str, Any] = {
         ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn", "scale_fc"), False
     ),
 }
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def plain_names(file: CheckpointFile) -> CheckpointFile:
@@ -94,7 +91,7 @@ def open_clip_facts(config: Mapping[str, Any], path: Path) -> CheckpointFacts:
                     f"{path}: {name} has {option}={section[option]!r}, which is another tower "
                     f"than CLIP's ({option}={value}); only those can be converted"
                 )
-    _check_pixels(config, path)
+    check_picture_statistics(config.get("preprocess_cfg") or {}, path)
     return CheckpointFacts(
         vision_heads=_whole(vision, "width", 768, path) // _whole(vision, "head_width", 64, path),
         text_heads=_whole(text, "heads", 8, path),
@@ -163,15 +160,3 @@ def _pooling(text: Mapping[str, Any], path: Path) -> dict[str, Any]:
     raise ValueError(
         f"{path}: texts are pooled by pool_type={rule!r}; only argmax and eos can be converted"
     )
-
-
-def _check_pixels(config: Mapping[str, Any], path: Path) -> None:
-    """Frames are normalised as OpenAI's models want them; others would score wrongly."""
-    pixels = config.get("preprocess_cfg") or {}
-    for name, expected in (("mean", _MEAN), ("std", _STD)):
-        found = pixels.get(name)
-        if found is not None and not np.allclose(found, expected, atol=1e-6):
-            raise ValueError(
-                f"{path}: its pictures are normalised by {name} {found}, and frames here by "
-                f"OpenAI's {list(expected)}; such weights cannot be converted"
-            )
