@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from vtr_jax.checkpoint import read_description, write_retriever
+from vtr_jax.checkpoint import load_retriever, read_description, write_retriever
 from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import init_retriever
@@ -295,6 +295,7 @@ def test_a_run_goes_on_without_what_it_started_from(
         "init": "gone",
         "compute_dtype": "bfloat16",
         "remat": True,
+        "tile": 8,
         "optimizer.coef_lr": 1e-3,
     }
     # The towers' sizes are those of the run, as they were those of init.
@@ -307,6 +308,7 @@ def test_a_run_goes_on_without_what_it_started_from(
         "compute_dtype: 'bfloat16' now, 'float32' before",
         f"init: 'gone' now, {clip_directory!r} before",
         "remat: True now, False before",
+        "tile: 8 now, 64 before",
     ]
     assert read_description(tmp_path)["source"] == {"trained_from": clip_directory}
     second.checkpoints.close()
@@ -318,6 +320,36 @@ def test_a_run_goes_on_without_what_it_started_from(
     (tmp_path / "retriever.json").unlink()
     with pytest.raises(FileNotFoundError, match="retriever.json: lost, although there are check"):
         Run(tiny_config(changes), tmp_path)
+
+
+def test_the_average_is_evaluated_and_written_as_the_retriever(tiny_config, tmp_path, open_run):
+    run = open_run(tiny_config({"ema_decay": 0.9}), tmp_path)
+    assert equal(run.state["ema"], run.state["params"])
+    run.state["ema"] = jax.tree.map(lambda leaf: leaf / 2, run.state["params"])
+    run.checkpoints.save(1, run.state)
+    run.checkpoints.finish()
+    assert equal(load_retriever(tmp_path).params, run.state["ema"])
+    again = open_run(tiny_config({"ema_decay": 0.9, "on_nonfinite": "skip"}), tmp_path)
+    assert again.resume() == (1, ["on_nonfinite: 'skip' now, 'stop' before"])
+    assert equal(again.state, run.state)
+    assert again.result().params is again.state["ema"]
+    with pytest.raises(ValueError, match="ema_decay: 0.5 now, 0.9 in the run"):
+        Run(tiny_config({"ema_decay": 0.5}), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(tiny_config, tmp_path, open_run):
+    run = open_run(tiny_config(), tmp_path)
+    for step in (1, 2):
+        run.checkpoints.save(step, run.state)
+    run.checkpoints.finish()
+    folder = tmp_path / "checkpoints" / "2" / "retriever"
+    path = max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"(?s){path.name}: damaged, .*; step=1 can be"):
+        load_retriever(tmp_path)
+    assert equal(load_retriever(tmp_path, step=1).params, run.state["params"])
 
 
 def test_what_a_run_was_trained_on_is_told_with_its_scores(

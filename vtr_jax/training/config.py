@@ -23,6 +23,8 @@ _LEAST = {
     "batch_size": 2,
     "gradient_accumulation_steps": 1,
     "epochs": 1,
+    "tile": 1,
+    "cross_tile": 1,
     "optimizer.freeze_layer_num": -1,
     "data.max_words": 3,
     "data.max_frames": 1,
@@ -123,6 +125,8 @@ def default_config() -> ConfigDict:
     config.on_nonfinite = "stop"
     # A gradient norm above this many times the running median is treated alike; 0: none is.
     config.spike_factor = 0.0
+    config.tile = 64  # texts and videos compared at once by token-wise and gated heads: memory
+    config.cross_tile = 16  # the same for cross-encoders
     config.remat = False  # recompute blocks in the backward pass: less memory, more time
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
@@ -228,4 +232,4 @@ def runtime_of(config: ConfigDict) -> Runtime:
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return Runtime(dtype, config.remat)
+    return Runtime(dtype, config.remat, config.tile, config.cross_tile)

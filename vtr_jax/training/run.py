@@ -211,7 +211,7 @@ class Run:
             augmentation=data.augmentation,
         )
 
-    def _retriever(self) -> Retriever:
+    def result(self) -> Retriever:
         """What is evaluated and kept: the average of the parameters, if there is one."""
         params = self.state["ema" if "ema" in self.state else "params"]
         return Retriever(params, self.state["state"], self.settings.config, self.settings.runtime)
@@ -225,7 +225,7 @@ class Run:
         if validation is None:
             return {}
         card = protocol_card(
-            self._retriever(),
+            self.result(),
             self.data.store,
             validation,
             evaluation_settings(self.config),
@@ -239,7 +239,7 @@ class Run:
         if self.data.validation is None:
             return {}
         evaluation = evaluate_split(
-            self._retriever(),
+            self.result(),
             self.data.store,
             self.data.validation,
             evaluation_settings(self.config),
