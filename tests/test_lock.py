@@ -36,6 +36,18 @@ def test_the_lock_is_free_again_after_use_and_after_an_error(tmp_path):
         assert str(os.getpid()) in (tmp_path / LOCK_FILE).read_text()
 
 
+def test_a_folder_that_nothing_came_into_is_gone_again(tmp_path):
+    with pytest.raises(ZeroDivisionError), only_process(tmp_path / "refused", "training"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "refused").exists()
+    with only_process(tmp_path / "used", "training"):
+        (tmp_path / "used" / "run.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    with only_process(tmp_path / "empty", "training"):
+        pass
+    assert (tmp_path / "used" / "run.json").exists() and (tmp_path / "empty").exists()
+
+
 def test_a_killed_holder_is_no_obstacle(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

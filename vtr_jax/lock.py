@@ -20,7 +20,7 @@ def only_process(directory: str | os.PathLike[str], what: str) -> Iterator[None]
     process leaves is no obstacle.
 
     Args:
-        directory: made where it is not there yet.
+        directory: made where it is not there yet, and removed again if nothing came into it.
         what: what the holder does, for the message: "preparing this frame store".
 
     Raises:
@@ -28,6 +28,7 @@ def only_process(directory: str | os.PathLike[str], what: str) -> Iterator[None]
         OSError: the lock file cannot be written, or its file system knows no locks.
     """
     folder = Path(directory)
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:
         try:
@@ -39,4 +40,15 @@ def only_process(directory: str | os.PathLike[str], what: str) -> Iterator[None]
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made:
+                _leave_nothing(folder)
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Remove a folder that holds the lock alone: what was to fill it was refused."""
+    if folder.is_dir() and [entry.name for entry in folder.iterdir()] == [LOCK_FILE]:
+        (folder / LOCK_FILE).unlink()
+        folder.rmdir()
