@@ -84,7 +84,7 @@ def tiny_retriever(tiny_clip):
     import jax
 
     from vtr_jax.models.recipes import recipe_named
-    from vtr_jax.models.retriever import Retriever, abstract_retriever
+    from vtr_jax.models.retriever import Retriever, abstract_retriever, initial_state
 
     @functools.cache
     def make(recipe="clip", *, activation="quick_gelu", **options) -> Retriever:
@@ -104,7 +104,7 @@ def tiny_retriever(tiny_clip):
             ),
             abstract_retriever(config).params,
         )
-        return Retriever(params, {}, config)
+        return Retriever(params, initial_state(config, jax.random.key(0)), config)
 
     return make
 

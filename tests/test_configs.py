@@ -27,6 +27,11 @@ BACKBONE_TVR = [
     for dataset in ("msrvtt", "lsmdc", "msvd", "table", "smoke")
     for aggregation in ("seqTransf", "seqLSTM", "None")
 ]
+EMCL = [
+    f"{dataset}-{aggregation}"
+    for dataset in ("msrvtt", "msvd", "lsmdc", "activitynet", "didemo", "table", "smoke")
+    for aggregation in ("seqTransf", "seqLSTM", "None")
+]
 INTERNVIDEO_DATASETS = ("msrvtt", "msvd", "lsmdc", "activitynet", "didemo", "vatex")
 INTERNVIDEO = [
     f"{dataset}{table}"
@@ -37,6 +42,7 @@ VARIANTS = {
     "backbone_tvr.py": BACKBONE_TVR,
     "clip4clip.py": CLIP4CLIP,
     "drl.py": DRL,
+    "emcl.py": EMCL,
     "internvideo.py": INTERNVIDEO,
     "demo.py": [*HEADS, *(f"{head}-short" for head in HEADS)],
 }
