@@ -28,7 +28,8 @@ def check_picture_statistics(
         except (TypeError, ValueError):
             same = False
         if not same:
+            ours = [round(float(x), 4) for x in expected]
             raise ValueError(
                 f"{path}: its pictures are normalised by {name} {str(found)[:80]}, and frames "
-                f"here by OpenAI's {[round(float(x), 4) for x in expected]}; such weights cannot be converted"
+                f"here by OpenAI's {ours}; such weights cannot be converted"
             )
