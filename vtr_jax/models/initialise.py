@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vtr_jax.models.clip import ClipConfig
+from vtr_jax.models.clip import ClipConfig, VisionTower
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.recipe import OptionValue
@@ -55,6 +55,17 @@ def _seed_from_text(component: str, fresh: Params, text: Params) -> Params:
     }
 
 
+def _over_fresh(fresh: Params, clip: Params) -> Params:
+    """A fresh tower with all that CLIP's has too; an axis of one that CLIP lacks is added."""
+    merged = dict(fresh)
+    for name, value in clip.items():
+        if isinstance(value, dict):
+            merged[name] = _over_fresh(fresh[name], value)
+        else:
+            merged[name] = jnp.reshape(value, fresh[name].shape)
+    return merged
+
+
 def initialise_from_clip(
     clip: Retriever,
     recipe: str,
@@ -66,19 +77,19 @@ def initialise_from_clip(
 
     clip: a retriever of recipe "clip". What CLIP has no weights for is drawn from key. A
     temporal Transformer and a cross-encoder start as the text tower's first blocks and positions;
-    a 3d patch embedding starts as the 2d one. Source: CLIP4Clip's from_pretrained. Raises
-    ValueError for options the recipe does not know, and for towers it cannot be started from.
+    a 3d patch embedding starts as the 2d one, and a tower that is not CLIP's keeps what it adds.
+    Source: CLIP4Clip's from_pretrained. Raises ValueError for options the recipe does not know,
+    and for towers it cannot be started from.
     """
     known = recipe_named(recipe)
     options = dict(options or {})
     linear_patch = str(known.complete_options(options).get("linear_patch") or "2d")
     config = known.config(_with_linear_patch(clip.config.clip, linear_patch), options, sizes)
-    own = {
-        name: spec
-        for name, spec in component_specs(config, clip.runtime).items()
-        if name not in clip.params
-    }
+    specs = component_specs(config, clip.runtime)
+    own = {name: spec for name, spec in specs.items() if name not in clip.params}
     visual = dict(clip.params["visual"])
+    if specs["visual"].kind is not VisionTower:
+        visual = _over_fresh(specs["visual"].init(jax.random.fold_in(key, 1)), visual)
     if linear_patch == "3d":
         kernel = _three_frame_kernel(visual["patch_embedding"]["kernel"])
         visual["patch_embedding_3d"] = {"kernel": kernel}
