@@ -106,3 +106,16 @@ def test_every_reader_refuses_a_folder_that_is_not_there(dataset, tmp_path):
     assert "system" in reader_options(dataset)
     with pytest.raises(ValueError, match="split is 'tset'.*did you mean test"):
         read_split(dataset, tmp_path, "tset")
+
+
+def test_a_key_that_many_objects_have_is_named_without_a_line(msrvtt):
+    sentences = '{"video_id": "a", "caption": "x"},\n{"caption": 1, "caption": 2}'
+    (msrvtt / "MSRVTT_data.json").write_text(f'{{"videos": [], "sentences": [{sentences}]}}')
+    with pytest.raises(ValueError, match="MSRVTT_data.json: 'caption' stands twice"):
+        read_split("msrvtt", msrvtt, "train")
+
+
+def test_a_repeated_key_beyond_ascii_is_found(msrvtt):
+    (msrvtt / "MSRVTT_data.json").write_text('{"é": 1,\n"é": 2}', encoding="utf-8")
+    with pytest.raises(ValueError, match="MSRVTT_data.json, line 2: 'é' stands twice"):
+        read_split("msrvtt", msrvtt, "train")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +76,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except _RepeatedKey as repeated:
-        place = [match.start() for match in re.finditer(re.escape(json.dumps(repeated.key)), text)]
-        line = text.count("\n", 0, place[1]) + 1 if len(place) > 1 else 1
-        raise ValueError(f"{path}, line {line}: {repeated.key!r} stands twice") from None
+        raise ValueError(
+            f"{path}{_line_of(repeated.key, text)}: {repeated.key!r} stands twice"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
 
@@ -92,9 +93,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; a key that stands twice, of which Python would keep the last, is refused."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKey(next(key for place, key in enumerate(keys) if key in keys[:place]))
+        raise _RepeatedKey(Counter(key for key, _ in pairs).most_common(1)[0][0])
     return found
+
+
+def _line_of(key: str, text: str) -> str:
+    """Says ", line N" of a key's second place; nothing where other objects have it too."""
+    pattern = re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:"
+    places = [match.start() for match in re.finditer(pattern, text)]
+    return "" if len(places) != 2 else ", line " + str(text.count("\n", 0, places[1]) + 1)
 
 
 def read_csv(

@@ -107,6 +107,9 @@ def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> No
             print(f"no split {name}: {reason}")
     else:
         splits = [read_split(*source, name, **reader_options) for name in known.splits.split(",")]
+    for split in splits:
+        for note in split.notes:
+            print(f"{split.name}: {note}")
     settings = {name: getattr(known, name) for name in _SETTINGS}
     if known.dry_run:
         print(estimate(splits, known.videos, known.store, workers=known.workers, **settings))
