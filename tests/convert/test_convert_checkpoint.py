@@ -179,6 +179,28 @@ def test_what_is_given_is_recorded_and_not_called_assumed(checkpoint_file, tmp_p
     assert clip.vision.activation == clip.text.activation == "gelu"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "told", "option", "words"),
+    [
+        (
+            "clip4clip",
+            {"sim_header": "tightTransf"},
+            {"cross_num_attention_heads": 4},
+            "8 heads in the cross-encoder",
+        ),
+        ("internvideo", {}, {"return_list": (0, 1)}, "layers feed the temporal token"),
+    ],
+)
+def test_what_is_assumed_of_a_recipes_own_modules(
+    recipe, told, option, words, tiny_retriever, tmp_path
+):
+    save_file(vtr_jax.to_state_dict(tiny_retriever(recipe, **told)), tmp_path / "w")
+    report = convert_checkpoint(tmp_path / "w", tmp_path / "out", recipe, **HEADS)
+    assert words in report.assumed[-1]
+    report = convert_checkpoint(tmp_path / "w", tmp_path / "two", recipe, **option, **HEADS)
+    assert not any(words in assumption for assumption in report.assumed)
+
+
 def test_the_report_says_it_in_words(checkpoint_file, tmp_path):
     lines = str(convert_checkpoint(checkpoint_file, tmp_path / "out")).splitlines()
     words = [line.split()[0] for line in lines]

@@ -12,11 +12,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import vtr_jax
-from vtr_jax.checkpoint import write_retriever
+from vtr_jax.checkpoint import write_description, write_retriever
 from vtr_jax.convert.convert_checkpoint import convert_checkpoint
 from vtr_jax.convert.write_back import original_state_dict, write_back
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import initial_state
+from vtr_jax.training.checkpoints import RunCheckpoints
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,22 @@ def test_two_writers_of_one_file(clip_directory, tmp_path):
     ):
         write_back(clip_directory, tmp_path / "o.safetensors", "clip")
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize(("step", "expected"), [(None, 2.0), (1, 1.0), (3, 3.0)])
+def test_any_checkpoint_of_a_run_can_be_written_back(step, expected, tiny_retriever, tmp_path):
+    """The best of them if none is asked for; logit_scale tells them apart."""
+    retriever = tiny_retriever("clip")
+    (tmp_path / "run").mkdir()
+    write_description(tmp_path / "run", retriever.config, {"selection": {"metric": "t2v R@1"}})
+    checkpoints = RunCheckpoints(tmp_path / "run", keep_last=3, metric="t2v R@1")
+    for saved, recall in ((1, 10.0), (2, 30.0), (3, 20.0)):
+        params = {**retriever.params, "logit_scale": np.array(saved, np.float32)}
+        state = {"params": params, "state": {}, "opt_state": {"count": np.array(saved)}}
+        checkpoints.save(saved, state, {"t2v R@1": recall})
+    checkpoints.close()
+    write_back(tmp_path / "run", tmp_path / "o.safetensors", "clip", step=step)
+    assert load_file(tmp_path / "o.safetensors")["logit_scale"] == expected
 
 
 CASES = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vtr_jax.convert.sizes import HEAD_WIDTHS
 from vtr_jax.models.clip import TextConfig
 from vtr_jax.models.recipes import RetrieverConfig
+from vtr_jax.models.recipes.clip4clip import CROSS_HEADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,4 +73,20 @@ def assumptions(config: RetrieverConfig, known: Mapping[str, Any]) -> tuple[str,
         "--layer_norm_eps=X)",
         "end_of_text_rule": f"{_pooling(text)}, as OpenAI's models (or: --end_of_text_id=N)",
     }
-    return tuple(guess for name, guess in guesses.items() if known.get(name) is None)
+    unknown = [guess for name, guess in guesses.items() if known.get(name) is None]
+    return (*unknown, *_recipe_guesses(config))
+
+
+def _recipe_guesses(config: RetrieverConfig) -> Iterator[str]:
+    """What neither shapes nor the caller said of the recipe's own modules."""
+    options = dict(config.options)
+    if options.get("sim_header") == "tightTransf" and options["cross_num_attention_heads"] is None:
+        yield (
+            f"{CROSS_HEADS} heads in the cross-encoder, as CLIP4Clip's cross config (or: "
+            "--cross_num_attention_heads=N)"
+        )
+    if "return_list" in options and options["return_list"] is None:
+        yield (
+            f"the last {config.size('temporal_blocks')} layers feed the temporal token, as "
+            "InternVideo's models (or: --return_list=8,9,10,11)"
+        )
