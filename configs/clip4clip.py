@@ -4,8 +4,8 @@
         --config.init=clip-b32 --config.data.annotations=MSRVTT --config.data.store=msrvtt-store
 
 The variant is DATASET, or DATASET-HEAD: msrvtt (9k training clips), msrvtt7k, msrvttfull, msvd,
-lsmdc, activitynet, didemo, table (one's own CSV or JSONL); meanP (default) or seqTransf; `smoke`
-shrinks everything to seconds.
+lsmdc, activitynet, didemo, table (one's own CSV or JSONL), smoke (seconds); meanP (default),
+seqLSTM, seqTransf or tightTransf.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from vtr_jax.training.config import default_config
+from vtr_jax.training.smoke import shrink
 
-HEADS = ("meanP", "seqTransf")
+# Sizes of what each head adds: --cross_num_hidden_layers.
+HEADS = {
+    "meanP": {},
+    "seqLSTM": {},
+    "seqTransf": {"temporal_layers": 4},
+    "tightTransf": {"cross_layers": 4},
+}
 READER_OPTIONS = {
     "msrvtt": {"train_list": "9k", "test_list": "1k-A"},
     "msrvtt7k": {"train_list": "7k", "test_list": "1k-A"},
@@ -43,8 +50,7 @@ def get_config(variant: str = "msrvtt") -> ConfigDict:
     config = default_config()
     config.recipe = "clip4clip"
     config.options = ConfigDict({"sim_header": head, "linear_patch": "2d"})
-    if head == "seqTransf":
-        config.sizes = ConfigDict({"temporal_layers": 4})
+    config.sizes = ConfigDict(HEADS[head])
 
     config.batch_size = 128
     config.epochs = 5
@@ -66,28 +72,5 @@ def get_config(variant: str = "msrvtt") -> ConfigDict:
     config.data.validation = "val" if dataset in VALIDATED else "holdout"
     config.evaluation.batch_size = 16
     if dataset == "smoke":
-        _shrink(config)
+        shrink(config)
     return config
-
-
-def _shrink(config: ConfigDict) -> None:
-    config.clip.update(
-        embed_dim=64,
-        image_resolution=32,
-        patch_size=16,
-        vision_width=64,
-        vision_layers=2,
-        text_width=64,
-        text_layers=2,
-        vocab_size=2048,
-    )
-    if "temporal_layers" in config.sizes:
-        config.sizes.temporal_layers = 1
-    # From scratch: nothing may be frozen, and the towers learn like the rest.
-    config.optimizer.freeze_layer_num = -1
-    config.optimizer.coef_lr = 1.0
-    config.batch_size = 4
-    config.epochs = 2
-    config.log_every = 1
-    config.data.max_words = 12
-    config.data.max_frames = 4

@@ -17,8 +17,9 @@ from vtr_jax.training.parameter_groups import trainable_mask
 from vtr_jax.training.run_log import read_log
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-DATASETS = ("msrvtt", "msrvtt7k", "msrvttfull", "table", "smoke")
-HEADS = ("meanP", "seqTransf")
+PARAGRAPHS = ("activitynet", "didemo")
+DATASETS = ("msrvtt", "msrvtt7k", "msrvttfull", "msvd", "lsmdc", *PARAGRAPHS, "table", "smoke")
+HEADS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
 CLIP4CLIP = [name for dataset in DATASETS for name in (dataset, *(f"{dataset}-{h}" for h in HEADS))]
 DRL_HEADS = ("dp", "dp+cdcr", "dp_none", "ti", "ti+cdcr", "wti", "wti+cdcr", "xti", "xti_none")
 DRL = [f"{dataset}-{head}" for dataset in ("msrvtt", "table", "smoke") for head in DRL_HEADS]
@@ -44,7 +45,7 @@ VARIANTS = {
     "drl.py": DRL,
     "emcl.py": EMCL,
     "internvideo.py": INTERNVIDEO,
-    "demo.py": [*HEADS, *(f"{head}-short" for head in HEADS)],
+    "demo.py": ["meanP", "seqTransf", "meanP-short", "seqTransf-short"],
 }
 ALL = [f"{file}:{variant}" for file, variants in VARIANTS.items() for variant in variants]
 
@@ -83,7 +84,8 @@ def test_every_variant_describes_a_retriever(name):
 def test_published_settings_of_clip4clip(variant):
     config = config_of(f"clip4clip.py:{variant}")
     assert (config.batch_size, config.epochs) == (128, 5)
-    assert (config.data.max_words, config.data.max_frames) == (32, 12)
+    limits = (64, 64) if variant.startswith(PARAGRAPHS) else (32, 12)
+    assert (config.data.max_words, config.data.max_frames) == limits
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.learning_rate, optimizer.coef_lr) == ("bert_adam", 1e-4, 1e-3)
     assert (optimizer.weight_decay, optimizer.warmup_proportion) == (0.2, 0.1)
@@ -130,7 +132,7 @@ def test_published_decorrelation_of_drl():
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("clip4clip.py:msvd", "DATASET one of msrvtt, .* HEAD one of meanP, seqTransf"),
+        ("clip4clip.py:mvsd", "DATASET one of msrvtt, .* HEAD one of meanP, seqLSTM, seqTransf"),
         ("clip4clip.py:msrvtt-tight", "variant 'msrvtt-tight': expected DATASET or DATASET-HEAD"),
         ("clip4clip.py:", "variant ''"),
         ("drl.py:msvd", "DATASET one of msrvtt, table, smoke and HEAD one of dp, "),
