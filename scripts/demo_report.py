@@ -37,12 +37,14 @@ clip, which forgets their order; seqTransf lets a small Transformer relate them 
 
 They were trained on {train} short videos of one moving shape each, whose captions tell colour, \
 shape, size and how it moves. Below, they search {test} other clips, whose combinations never \
-occurred in training: R@K is the percentage of queries whose own clip (or caption) is among the \
-first K found (guessing gives R@1 {chance:.1f}), MdR and MnR are the median and mean rank.
+occurred in training.
+
+R@K is the percentage of queries whose own clip (or caption) is among the first K found (guessing \
+gives R@1 {chance:.1f}); MdR and MnR are the median and mean rank. The strips below show what \
+seqTransf found for {queries} of the captions.
 
 The row “{direction}” asks for what only order tells: of two clips that differ in nothing but \
-the direction of time, does a caption prefer its own? {pairs} captions were asked. The strips \
-below show what seqTransf found for {queries} of the captions.{remark}"""
+the direction of time, does a caption prefer its own? {pairs} captions were asked.{remark}"""
 SHORT_REMARK = (
     "\n\nThis is the short form: it trains for a few steps only, to show every stage. Its scores "
     "are near guessing; bash scripts/demo.sh trains in full."

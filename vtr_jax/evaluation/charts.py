@@ -101,7 +101,7 @@ def draw_curves(
             style = RECALL_STYLES.get(name, "-")
             recall_axes.axhline(percent, color=QUIET, linestyle=style, linewidth=1.2)
             recall_axes.plot([], [], style, color=QUIET, label=f"chance {name}")
-        _finish(loss_axes, "Training loss", "step")
+        _finish(loss_axes, "Training loss", "step", **_LEGEND_BELOW)
         loss_axes.set_ylim(bottom=0)
         title = "Recall on validation clips while training, %"
         _finish(recall_axes, title, "step", **_LEGEND_BELOW)
