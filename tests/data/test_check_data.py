@@ -52,6 +52,20 @@ def test_real_paragraphs_that_are_cut(real):
     )
 
 
+def test_clips_of_the_same_youtube_video_are_counted(real):
+    """MSVD's lists cut through the clips of a few videos; that is how they are published."""
+    report = check_data("msvd", real / "msvd")
+    ids = {
+        name: (real / "msvd" / f"{name}_list.txt").read_text().split()
+        for name in ("train", "val", "test")
+    }
+    for each in report.overlaps:
+        sources = {clip_id[:11] for clip_id in ids[each.one]}
+        assert each.same_source == sum(clip_id[:11] in sources for clip_id in ids[each.other])
+    assert "more from the same source videos" in report_text(report)
+    assert check_data("didemo", real / "didemo").overlaps[0].same_source is None
+
+
 def test_synthetic_lines_are_not_the_known_number(real):
     report = check_data("lsmdc", real / "lsmdc")
     assert "train: 14 captions, expected 101079" in report.problems

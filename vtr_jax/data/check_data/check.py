@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax.data.annotations import MissingSplit, read_split, split_names
-from vtr_jax.data.check_data.known import default_max_words, same_by_protocol
+from vtr_jax.data.check_data.known import default_max_words, same_by_protocol, source_video
 from vtr_jax.data.check_data.report import DataReport, Overlap
 from vtr_jax.data.check_data.split_check import check_split
 from vtr_jax.data.check_data.video_check import check_videos
@@ -95,7 +95,16 @@ def _read(
 def _overlap(dataset: str, one: Split, other: Split) -> Overlap:
     clips = check_overlap(one, other)
     expected = same_by_protocol(dataset, one.name, other.name)
-    return Overlap(one.name, other.name, tuple(clips), expected)
+    return Overlap(one.name, other.name, tuple(clips), expected, _same_source(one, other, clips))
+
+
+def _same_source(one: Split, other: Split, shared: Sequence[str]) -> int | None:
+    """Clips of `other`, but for the shared ones, whose source video `one` has clips of."""
+    sources = {source_video(one.dataset, clip.clip_id) for clip in one.clips}
+    if None in sources:
+        return None
+    rest = {clip.clip_id for clip in other.clips} - set(shared)
+    return sum(source_video(other.dataset, clip_id) in sources for clip_id in rest)
 
 
 def _overlap_problems(overlaps: Iterable[Overlap]) -> list[str]:

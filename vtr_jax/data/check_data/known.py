@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,8 @@ _KNOWN = {
 }
 # Paragraphs need more tokens than sentences; these are the limits of the published commands.
 _MAX_WORDS = {"activitynet": 64, "didemo": 64}
+# YouTube id, start, end.
+_CUT_FROM_YOUTUBE = re.compile(r"(.{11})_\d+_\d+")
 _READ_ALIKE = ("clip4clip", "drl", "hbi", "eercf", "cap4video")
 
 
@@ -72,6 +75,12 @@ def default_max_words(dataset: str) -> int:
 def same_by_protocol(dataset: str, one: str, other: str) -> bool:
     """Whether two splits of a data set are the same videos on purpose."""
     return dataset == "activitynet" and {one, other} == {"val", "test"}
+
+
+def source_video(dataset: str, clip_id: str) -> str | None:
+    """The YouTube video that a clip was cut from, where the ids of the data set tell; else None."""
+    cut = _CUT_FROM_YOUTUBE.fullmatch(clip_id) if dataset in ("msvd", "vatex") else None
+    return cut[1] if cut else None
 
 
 def _variant(dataset: str, split: str, options: Mapping[str, Any]) -> str:

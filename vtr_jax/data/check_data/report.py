@@ -19,12 +19,18 @@ _TOKEN_EDGES = (8, 12, 16, 24, 32, 48, 64, 77, 128, 256)
 
 @dataclass(frozen=True)
 class Overlap:
-    """Clips of `other` that `one` holds too; expected where they are the same set on purpose."""
+    """What two splits share.
+
+    clips: those of `other` that `one` holds too. expected: they are the same set on purpose.
+    same_source: further clips of `other` that are cut from a YouTube video that `one` has
+    stretches of; None where clip ids do not tell.
+    """
 
     one: str
     other: str
     clips: tuple[str, ...]
     expected: bool
+    same_source: int | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,8 @@ def _overlap_lines(overlaps: Iterable[Overlap]) -> list[str]:
     for each in overlaps:
         count = f"{len(each.clips)} clips" if each.clips else "none"
         why = ", the same set on purpose" if each.clips and each.expected else ""
-        lines.append(f"  {each.one} and {each.other}: {count}{why}")
+        cut = f"; {each.same_source} more from the same source videos" if each.same_source else ""
+        lines.append(f"  {each.one} and {each.other}: {count}{why}{cut}")
     return ["clips that two splits share", *lines] if lines else []
 
 
