@@ -48,7 +48,7 @@ class LoadingOptions:
         if self.mergeclip:
             return
         for name in ("pretrained_clip_name", "mergeweight", "merge_projection"):
-            if getattr(self, name):
+            if getattr(self, name) is not getattr(type(self), name):
                 raise ValueError(f"{name}: is read with mergeclip=True only")
 
 
