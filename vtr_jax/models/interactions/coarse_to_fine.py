@@ -22,11 +22,14 @@ def weighted_sum(
 ) -> Array:
     """start + sum of weights[name] * scores[name], added in the order of the weights.
 
-    The order decides ties: 100 in front costs every score its last digits.
+    The order decides ties: 100 in front costs every score its last digits. For the same reason
+    every product is rounded before it is added, and not in one step with the addition.
     """
     total = jnp.asarray(start)
     for name, weight in weights.items():
-        total = total + weight * scores[name]
+        score = scores[name]
+        # The choice changes no value; it stands between product and sum, which XLA else fuses.
+        total = total + jnp.where(jnp.isnan(score), score, weight * score)
     return total
 
 
