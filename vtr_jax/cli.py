@@ -168,12 +168,22 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(run_evaluation(EvaluationRequest(**vars(known), reader_options=options)))
 
 
+def parity(arguments: Sequence[str]) -> None:
+    """Compare a retriever with numbers that an original program recorded, array by array."""
+    from vtr_jax.parity.command import EPILOG, add_arguments, run
+
+    parser = _parser("parity", parity, EPILOG)
+    add_arguments(parser)
+    run(parser.parse_args(arguments))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "convert": convert,
     "check-data": check,
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
+    "parity": parity,
 }
 
 
