@@ -189,6 +189,10 @@ def test_without_being_asked_nothing_is_skipped(files, video_trained, tmp_path):
         convert_checkpoint(files[0], tmp_path / "strict", "internvideo", **HEADS)
     assert "clip.ln_final.bias" in str(error.value)
     assert "clip.text_decoder.weight" in str(error.value)
+    assert str(error.value).endswith(
+        "(allow_missing=True draws what is missing, ignore_unknown=True leaves out what is "
+        "unexpected)"
+    )
     assert not (tmp_path / "strict").exists()
     skipping = {"allow_missing": True, "ignore_unknown": True}
     report = convert_checkpoint(files[0], tmp_path / "loose", "internvideo", **skipping, **HEADS)

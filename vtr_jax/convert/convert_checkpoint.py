@@ -22,6 +22,7 @@ from vtr_jax.convert.from_state_dict import config_of_state_dict
 from vtr_jax.convert.huggingface_names import openai_names
 from vtr_jax.convert.loading import (
     LoadingOptions,
+    options_that_help,
     put_together,
     take_loading_options,
     with_model_names,
@@ -78,11 +79,17 @@ def _read(
 ) -> tuple[Retriever, tuple[str, ...]]:
     """The retriever whose parameters are in the file, in the file's dtypes, and notes."""
     what = str(file.path)
-    tensors, renaming = with_model_names(file.tensors, recipe)
+    try:
+        tensors, renaming = with_model_names(file.tensors, recipe)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
     config = config_of_state_dict(tensors, recipe, what, **options)
     tensors, notes = put_together(tensors, config, loading, seed)
     abstract = abstract_retriever(config).params
-    params = params_from_original(tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what)
+    try:
+        params = params_from_original(tensors, NAME_TABLES[recipe], abstract, dtype=None, what=what)
+    except ValueError as error:
+        raise ValueError(f"{error}{options_that_help(tensors, config, loading)}") from error
     state = initial_state(config, jax.random.key(0))
     return Retriever(params, state, config), (*renaming, *notes)
 

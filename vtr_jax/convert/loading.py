@@ -90,6 +90,18 @@ def put_together(
     return loaded, notes
 
 
+def options_that_help(
+    tensors: Mapping[str, Any], config: RetrieverConfig, options: LoadingOptions
+) -> str:
+    """The options that would make up for missing or unknown names, to end an error; else ""."""
+    helpful = []
+    if not options.allow_missing and any(name not in tensors for name in expected_of(config)):
+        helpful.append("allow_missing=True draws what is missing")
+    if not options.ignore_unknown and without_unknown(tensors, config)[1]:
+        helpful.append("ignore_unknown=True leaves out what is unexpected")
+    return f" ({', '.join(helpful)})" if helpful else ""
+
+
 def _merged(tensors: dict[str, Any], config: RetrieverConfig, options: LoadingOptions) -> Loaded:
     if config.recipe != "internvideo":
         raise ValueError(f"mergeclip: InternVideo merges with CLIP, {config.recipe} does not")
