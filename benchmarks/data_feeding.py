@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from data_videos import render_all
@@ -35,7 +36,7 @@ from vtr_jax.data.text import tokenize
 from vtr_jax.data.video import read_video
 
 FRAMES, SIDE = 12, 224
-STORES = {
+STORES: dict[str, dict[str, Any]] = {
     "store": {},
     "store q85": {"jpeg_quality": 85},
     "store whole": {"stored_side": 256},
