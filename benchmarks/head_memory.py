@@ -1,101 +1,109 @@
 """Temporary memory of the heads that compare every text with every video, tile by tile.
 
-    python benchmarks/head_memory.py [--batch 1024] [--tokens 32] [--frames 12] [--width 512]
+    python benchmarks/head_memory.py [--batch 1024] [--cross_batch 64] [--tokens 32] [--frames 12]
 
-Compiles the gradient of each head for one CPU device and asks XLA how much it needs besides
-arguments and results; nothing is run. Prints one JSON line a head, then a table.
+Compiles the training loss of each head with its gradient by features and parameters, for one
+device, and asks XLA how much it needs besides arguments and results; nothing is run. Prints one
+JSON line a head, then a table. all_pairs_gib is the one array that tiling avoids: the cosines of
+every word and frame, or a cross-encoder's embedded sequences, of all pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vtr_jax.models.interactions.token_wise import (
-    DRL_MASKED,
-    TokenWeight,
-    TokenWeightConfig,
-    mean_weights,
-    softmax_weights,
-    token_wise_scores,
-    weighted,
-)
-from vtr_jax.models.module_spec import ModuleSpec
+from vtr_jax.models.clip import ClipConfig, clip_config
+from vtr_jax.models.features import TextFeatures, VideoFeatures
+from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime
 
 GIB = 2**30
+# Head by name, as options of recipe drl.
+HEADS: dict[str, dict[str, Any]] = {
+    "ti": {"interaction": "ti", "cdcr": 0},
+    "wti": {"interaction": "wti", "cdcr": 0},
+    "wti, cdcr 3": {"interaction": "wti", "cdcr": 3},
+    "xti": {"interaction": "xti", "cdcr": 0},
+}
 
 
-def shape(*axes: int) -> jax.ShapeDtypeStruct:
-    """A float32 argument that is never made."""
-    return jax.ShapeDtypeStruct(axes, jnp.float32)
+def towers(width: int) -> ClipConfig:
+    """The smallest towers of that joint width; the heads know nothing else of them."""
+    return clip_config(
+        embed_dim=width,
+        image_resolution=16,
+        patch_size=16,
+        vision_width=64,
+        vision_layers=1,
+        text_width=width,
+        text_layers=1,
+        vocab_size=64,
+    )
 
 
-def temporary_bytes(function: Callable[..., Any], *arguments: Any) -> int:
-    """What forward and backward of a scalar function need besides arguments and results."""
-    wanted = tuple(range(len(arguments)))
-    compiled = jax.jit(jax.grad(function, argnums=wanted)).lower(*arguments).compile()
+def abstract_features(
+    batch: int, tokens: int, frames: int, width: int
+) -> tuple[TextFeatures, VideoFeatures]:
+    """Encoded captions and clips that are never made."""
+
+    def float32(*axes: int) -> Any:
+        return jax.ShapeDtypeStruct(axes, jnp.float32)
+
+    text = TextFeatures(
+        float32(batch, width), float32(batch, tokens, width), float32(batch, tokens)
+    )
+    vectors = float32(batch, frames, width)
+    return text, VideoFeatures(vectors, vectors, None, None, float32(batch, frames))
+
+
+def temporary_bytes(retriever: Retriever, text: TextFeatures, video: VideoFeatures) -> int:
+    """What loss and gradient of abstract features need besides arguments and results."""
+
+    def loss(r: Retriever, text: TextFeatures, video: VideoFeatures, key: Any) -> Any:
+        return r.loss(text, video, rng=key)[0]
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    compiled = gradient.lower(retriever, text, video, key).compile()
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
-def wti(batch: int, tokens: int, frames: int, width: int, tile: int) -> int:
-    """Weighted token-wise interaction with two-layer weights."""
-    spec = ModuleSpec(TokenWeight, TokenWeightConfig(width, 2), Runtime())
-
-    def total(params: Any, tokens_bld: Any, frames_bfd: Any, masks: Any) -> Any:
-        sides = [
-            weighted(x, mask, softmax_weights(spec.bind(head)(x), mask, DRL_MASKED))
-            for head, x, mask in zip(params, (tokens_bld, frames_bfd), masks, strict=True)
-        ]
-        return token_wise_scores(*sides, tile)["logits_tv"].sum()
-
-    return temporary_bytes(
-        total,
-        (spec.abstract(), spec.abstract()),
-        shape(batch, tokens, width),
-        shape(batch, frames, width),
-        (shape(batch, tokens), shape(batch, frames)),
-    )
-
-
-def ti(batch: int, tokens: int, frames: int, width: int, tile: int) -> int:
-    """Token-wise interaction: every word and frame counts the same."""
-
-    def total(tokens_bld: Any, frames_bfd: Any, masks: Any) -> Any:
-        sides = [
-            weighted(x, mask, mean_weights(mask))
-            for x, mask in zip((tokens_bld, frames_bfd), masks, strict=True)
-        ]
-        return token_wise_scores(*sides, tile)["logits_tv"].sum()
-
-    return temporary_bytes(
-        total,
-        shape(batch, tokens, width),
-        shape(batch, frames, width),
-        (shape(batch, tokens), shape(batch, frames)),
-    )
+def measure(head: str, given: argparse.Namespace) -> dict[str, Any]:
+    """One row: the head, its batch, tile, and memory in GiB."""
+    options = {**HEADS[head], "agg_module": "None"}
+    config = recipe_named("drl").config(towers(given.width), options)
+    retriever = abstract_retriever(config, Runtime(tile=given.tile, cross_tile=given.cross_tile))
+    crosses = HEADS[head]["interaction"] == "xti"
+    batch, tile = (given.cross_batch, given.cross_tile) if crosses else (given.batch, given.tile)
+    features = abstract_features(batch, given.tokens, given.frames, given.width)
+    of_pair = (1 + given.frames) * given.width if crosses else given.tokens * given.frames
+    return {
+        "head": head,
+        "batch": batch,
+        "tile": tile,
+        "temporary_gib": round(temporary_bytes(retriever, *features) / GIB, 3),
+        "all_pairs_gib": round(4 * batch**2 * of_pair / GIB, 3),
+    }
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in {"batch": 1024, "tokens": 32, "frames": 12, "width": 512}.items():
+    parser = argparse.ArgumentParser(description="Temporary memory of the heads over all pairs.")
+    sizes = {"batch": 1024, "cross_batch": 64, "tokens": 32, "frames": 12, "width": 512}
+    tiles = {"tile": Runtime().tile, "cross_tile": Runtime().cross_tile}
+    for name, value in {**sizes, **tiles}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--tile", type=int, default=Runtime().tile)
     given = parser.parse_args()
-    sizes = (given.batch, given.tokens, given.frames, given.width)
     rows = []
-    for head in (ti, wti):
-        row = {"head": head.__name__, "batch": given.batch, "tile": given.tile}
-        row["temporary_gib"] = round(head(*sizes, given.tile) / GIB, 3)
-        row["all_pairs_gib"] = round(4 * given.batch**2 * given.tokens * given.frames / GIB, 3)
-        rows.append(row)
-        print(json.dumps(row), flush=True)
+    for head in HEADS:
+        rows.append(measure(head, given))
+        print(json.dumps(rows[-1]), flush=True)
     print("\n| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]))
     for row in rows:
         print("| " + " | ".join(map(str, row.values())) + " |")

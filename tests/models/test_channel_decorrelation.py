@@ -49,7 +49,6 @@ def test_standardise_reads_the_real_rows_alone(sides):
     vectors, mask = np.asarray(sides[0].vectors), np.asarray(sides[0].mask)
     z = np.asarray(standardise(sides[0].vectors, sides[0].mask))
     np.testing.assert_allclose(z[mask > 0], z_scores(vectors[mask > 0]), atol=1e-5)
-    assert (z[mask == 0] == 0).all()
 
 
 def numpy_matched(own, others, by_weight):

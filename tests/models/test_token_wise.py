@@ -15,6 +15,7 @@ from vtr_jax.models.interactions.token_wise import (
     LAYERS_OF_ARCH,
     TokenWeight,
     TokenWeightConfig,
+    WeightedVectors,
     mean_weights,
     own_similarities,
     softmax_weights,
@@ -181,3 +182,19 @@ def test_token_weights_have_as_many_layers_as_wti_arch(arch):
         if name != LAYERS_OF_ARCH[arch][-1]:
             expected = np.maximum(expected, 0)
     np.testing.assert_allclose(spec.bind(params)(x), expected[..., 0], atol=1e-5)
+
+
+def test_the_backward_pass_never_holds_all_pairs():
+    """Asked of the compiler: [T,V,L,F] of this batch alone would be 400 MB."""
+    batch, words, frames, width = 512, 32, 12, 8
+
+    def side(positions):
+        shapes = (batch, positions, width), (batch, positions), (batch, positions)
+        return WeightedVectors(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+
+    def total(text, video):
+        return token_wise_scores(text, video, Runtime().tile)["logits_tv"].sum()
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1))).lower(side(words), side(frames)).compile()
+    all_pairs = 4 * batch**2 * words * frames
+    assert gradient.memory_analysis().temp_size_in_bytes < all_pairs / 8

@@ -18,24 +18,50 @@ from vtr_jax.models.interactions.token_wise import WeightedVectors, own_similari
 LARGEST_DRAW = 10000
 
 
-def standardise(rows_nd: Array, mask_n: Array | None = None) -> Array:
-    """Each channel of the real rows to mean 0 and deviation 1 (of N - 1, no epsilon).
+def centred(rows_nd: Array, mask_n: Array) -> tuple[Array, Array]:
+    """Rows minus the mean of the real rows, and the deviation of these (of N - 1, no epsilon).
 
-    rows: [...,D]; mask: 1 on the rows [...] that count, None for all. Other rows are zero.
+    rows: [...,D]; mask: 1 on the rows [...] that count. Returns ([...,D], [D]).
     """
     axes = tuple(range(rows_nd.ndim - 1))
-    mask = jnp.ones(rows_nd.shape[:-1]) if mask_n is None else mask_n.astype(jnp.float32)
-    mask_n1 = mask[..., None]
-    count = mask.sum()
-    mean_d = (rows_nd * mask_n1).sum(axes) / count
-    centred = (rows_nd - mean_d) * mask_n1
-    return centred / jnp.sqrt((centred**2).sum(axes) / (count - 1))
+    mask_n1 = mask_n.astype(jnp.float32)[..., None]
+    count = mask_n1.sum()
+    centred_nd = rows_nd - (rows_nd * mask_n1).sum(axes) / count
+    return centred_nd, jnp.sqrt((centred_nd**2 * mask_n1).sum(axes) / (count - 1))
+
+
+def standardise(rows_nd: Array, mask_n: Array | None = None) -> Array:
+    """Each channel of the real rows to mean 0 and deviation 1; [...,D], arguments as centred.
+
+    mask: None for all rows. A single row, or a constant channel, gives NaN.
+    """
+    mask_n = jnp.ones(rows_nd.shape[:-1]) if mask_n is None else mask_n
+    centred_nd, deviation_d = centred(rows_nd, mask_n)
+    return centred_nd / deviation_d
+
+
+def weighted_correlation(own_nd: Array, other_nd: Array, mask_n: Array, share_n: Array) -> Array:
+    """sum_n share_n z_n^T z'_n, float32 [D,D], z the standardised rows.
+
+    own, other: [...,D], matched row by row. mask: 1 on the rows [...] that the statistics are of.
+    share: the weight of each row, 0 where the mask is. The deviations divide the matrix and not
+    the rows, so that rows are copied as little as possible.
+    """
+    (own, own_deviation_d), (other, other_deviation_d) = (
+        centred(rows, mask_n) for rows in (own_nd, other_nd)
+    )
+    width = own.shape[-1]
+    shared_nd = (share_n[..., None] * own).reshape(-1, width)
+    covariance_de = jnp.einsum(
+        "nd,ne->de", shared_nd, other.reshape(-1, width), precision="highest"
+    )
+    return covariance_de / own_deviation_d[:, None] / other_deviation_d
 
 
 def pooled_correlation(text_bd: Array, video_bd: Array) -> Array:
     """C of one normalised vector a text and one a video, float32 [D,D] (interaction dp)."""
-    z_text, z_video = standardise(text_bd), standardise(video_bd)
-    return jnp.einsum("bd,be->de", z_text, z_video, precision="highest") / len(text_bd)
+    every_b = jnp.ones(len(text_bd))
+    return weighted_correlation(text_bd, video_bd, every_b, every_b / len(text_bd))
 
 
 def draw_picks(rng: Array, token_mask_bl: Array, frame_mask_bf: Array) -> tuple[Array, Array]:
@@ -86,12 +112,11 @@ def _own_and_best(
     side: WeightedVectors, others_bmd: Array, best_bn: Array, by_weight: bool
 ) -> Array:
     best_bnd = jnp.take_along_axis(others_bmd, best_bn[..., None], axis=1)
-    z_own, z_best = standardise(side.vectors, side.mask), standardise(best_bnd, side.mask)
     if by_weight:
         share_bn = jnp.where(side.mask > 0, side.weights, 0.0) / len(side.mask)
     else:
         share_bn = side.mask / side.mask.sum()
-    return jnp.einsum("bnd,bne->de", share_bn[..., None] * z_own, z_best, precision="highest")
+    return weighted_correlation(side.vectors, best_bnd, side.mask, share_bn)
 
 
 def diagonal_parts(correlation_dd: Array) -> tuple[Array, Array]:

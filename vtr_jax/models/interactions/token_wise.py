@@ -101,9 +101,8 @@ def masked_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
 
 def own_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
     """masked_similarities of the i-th text and the i-th video alone, float32 [B,L,F]."""
-    tokens_bld = text.vectors * text.mask[..., None]
-    frames_bfd = video.vectors * video.mask[..., None]
-    return jnp.einsum("bld,bfd->blf", tokens_bld, frames_bfd, precision="highest")
+    cosine_blf = jnp.einsum("bld,bfd->blf", text.vectors, video.vectors, precision="highest")
+    return cosine_blf * text.mask[:, :, None] * video.mask[:, None, :]
 
 
 def _tile_scores(text: WeightedVectors, video: WeightedVectors) -> dict[str, Array]:
