@@ -86,7 +86,7 @@ def test_options_are_told_as_they_were(
 ):
     recorded = golden_dir / system / f"{case}.json"
     if not recorded.is_file() or not (checkpoint_files / file).is_file():
-        pytest.skip(f"no recorded case {recorded}")
+        pytest.skip(f"not both recorded: {recorded}, {checkpoint_files / file}")
     if system not in NAME_TABLES or system not in RECIPES:
         pytest.skip(f"recipe {system} is not built yet")
     config = json.loads(recorded.read_text())["config"]

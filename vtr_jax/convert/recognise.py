@@ -7,12 +7,11 @@ results without any error: where names leave a choice that matters, the recipe m
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection
 
 from vtr_jax.convert.merge import is_internvideo
 from vtr_jax.convert.sizes import PROJECTIONS, Shapes
-from vtr_jax.convert.told import told_aggregation, told_cross
+from vtr_jax.convert.told import told_aggregation, told_cross, told_token_weights
 from vtr_jax.models.recipes import RECIPES
 
 _PREFIX = "clip."
@@ -74,19 +73,13 @@ def marks_of(shapes: Shapes) -> Marks:
         only_towers=all(name.startswith(_PREFIX) for name in shapes),
         temporal_token=is_internvideo(shapes),
         gating="global_mat_weight" in shapes and "frame_logit_weight" in shapes,
-        token_weights=_token_weight_layers(shapes),
+        token_weights=told_token_weights(shapes),
         cross_layers=told_cross(shapes).get("cross_layers", 0),
         interaction_head=any(name.startswith("similarity_dense.") for name in shapes),
         aggregation=aggregation,
         temporal_layers=sizes.get("temporal_layers", 0),
         three_d=any(name.endswith("visual.conv2.weight") for name in shapes),
     )
-
-
-def _token_weight_layers(shapes: Shapes) -> int:
-    """Linear layers of text_weight_fc: one without an index, or one an even index."""
-    pattern = re.compile(r"text_weight_fc\.(?:(\d+)\.)?weight")
-    return len({match[0] for name in shapes if (match := pattern.fullmatch(name))})
 
 
 def _shared(marks: Marks) -> bool:
@@ -103,17 +96,15 @@ def _is_clip4clip(marks: Marks) -> bool:
 def _is_drl(marks: Marks) -> bool:
     depths = {marks.temporal_layers, marks.cross_layers} <= {0, DRL_LAYERS}
     both = marks.token_weights and marks.interaction_head
-    return _shared(marks) and depths and not both and not marks.three_d
+    return _shared(marks) and depths and not both
 
 
 def _is_backbone_tvr(marks: Marks) -> bool:
-    other = marks.interaction_head or marks.three_d
-    return _shared(marks) and marks.token_weights == 2 and not other
+    return _shared(marks) and marks.token_weights == 2 and not marks.interaction_head
 
 
 def _is_emcl(marks: Marks) -> bool:
-    other = marks.token_weights or marks.interaction_head or marks.three_d
-    return _shared(marks) and not other
+    return _shared(marks) and not marks.token_weights and not marks.interaction_head
 
 
 _FITS: dict[str, Callable[[Marks], bool]] = {
