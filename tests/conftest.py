@@ -97,6 +97,8 @@ def tiny_retriever(tiny_clip):
             text=dataclasses.replace(tiny_clip.text, activation=activation),
         )
         sizes = {"temporal_layers": 2} if options.get("sim_header") == "seqTransf" else {}
+        if recipe == "eercf":  # which fixes the number of frames, here to the tiny batch's
+            sizes = {"temporal_layers": 2, "max_frames": 3}
         config = recipe_named(recipe).config(towers, options, sizes)
         params = jax.tree_util.tree_map_with_path(
             lambda path, leaf: jax.device_put(
