@@ -33,6 +33,7 @@ EMCL = [
     for dataset in ("msrvtt", "msvd", "lsmdc", "activitynet", "didemo", "table", "smoke")
     for aggregation in ("seqTransf", "seqLSTM", "None")
 ]
+EERCF = ["msrvtt", "msvd", "activitynet", "table", "smoke"]
 INTERNVIDEO_DATASETS = ("msrvtt", "msvd", "lsmdc", "activitynet", "didemo", "vatex")
 INTERNVIDEO = [
     f"{dataset}{table}"
@@ -43,6 +44,7 @@ VARIANTS = {
     "backbone_tvr.py": BACKBONE_TVR,
     "clip4clip.py": CLIP4CLIP,
     "drl.py": DRL,
+    "eercf.py": EERCF,
     "emcl.py": EMCL,
     "internvideo.py": INTERNVIDEO,
     "demo.py": ["meanP", "seqTransf", "meanP-short", "seqTransf-short"],
@@ -129,6 +131,29 @@ def test_published_decorrelation_of_drl():
     assert config_of("drl.py:msrvtt").options == options["wti+cdcr"]
 
 
+@pytest.mark.parametrize("variant", [v for v in EERCF if v != "smoke"])
+def test_published_settings_of_eercf(variant):
+    config = config_of(f"eercf.py:{variant}")
+    assert (config.seed, config.batch_size, config.epochs) == (42, 240, 5)
+    limits = (64, 64) if variant == "activitynet" else (32, 12)
+    assert (config.data.max_words, config.data.max_frames) == limits
+    assert config.data.slice_framepos == 2
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.coef_lr) == ("bert_adam", 1e-4, 1e-3)
+    assert (optimizer.weight_decay, optimizer.warmup_proportion) == (0.2, 0.1)
+    assert (optimizer.freeze_layer_num, optimizer.max_grad_norm) == (0, 1.0)
+    defaults = recipe_named("eercf").options
+    assert config.options.to_dict().items() <= defaults.items()
+
+
+def test_the_matrix_of_eercf_follows_the_number_of_frames():
+    config = config_of("eercf.py:msrvtt")
+    config.data.max_frames = 20
+    sizes = config.sizes.to_dict()
+    description = recipe_named("eercf").config(clip_of(config), sizes=sizes)
+    assert abstract_retriever(description).params["gating"]["frame_matrix"].shape == (20, 20)
+
+
 @pytest.mark.parametrize(
     ("name", "known"),
     [
@@ -139,6 +164,7 @@ def test_published_decorrelation_of_drl():
         ("drl.py:msrvtt-dp-cdcr", "variant 'msrvtt-dp-cdcr': expected DATASET or DATASET-HEAD"),
         ("backbone_tvr.py:didemo", "DATASET one of msrvtt, lsmdc, .* one of seqTransf, seqLSTM"),
         ("backbone_tvr.py:msrvtt-xti", "variant 'msrvtt-xti': expected DATASET or DATASET-AGG"),
+        ("eercf.py:msrvtt-dp", "variant 'msrvtt-dp': expected DATASET, one of msrvtt, msvd"),
         ("internvideo.py:msr", "DATASET one of msrvtt, msvd, .* TABLE one of finetune, zeroshot"),
         ("demo.py:meanP-long", "variant 'meanP-long': expected meanP or seqTransf"),
     ],
@@ -199,6 +225,7 @@ SMOKE = [
     "drl.py:smoke",
     "drl.py:smoke-xti",
     "backbone_tvr.py:smoke",
+    "eercf.py:smoke",
 ]
 
 
