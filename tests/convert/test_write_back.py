@@ -47,6 +47,20 @@ def test_every_system_comes_back_as_it_went(variant, tiny_retriever, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.safetensors", "r"]
 
 
+def test_the_file_is_read_again_as_what_it_is(variant, tiny_retriever, tmp_path):
+    """Also where other systems have the same names."""
+    recipe, options = variant
+    retriever = tiny_retriever(recipe, **options)
+    state = initial_state(retriever.config, jax.random.key(0))
+    write_retriever(tmp_path / "r", retriever.config, retriever.params, state)
+    write_back(tmp_path / "r", tmp_path / "o.safetensors", recipe)
+    untold = {name: options[name] for name in ("interaction", "cdcr") if "cdcr" in options}
+    given = {**untold, "vision_heads": 2, "text_heads": 2}
+    report = convert_checkpoint(tmp_path / "o.safetensors", tmp_path / "again", None, **given)
+    assert report.config.recipe == recipe
+    assert f"recognised as {recipe}: the file says so itself" in str(report)
+
+
 def test_the_file_says_what_it_is(clip_directory, tmp_path):
     write_back(clip_directory, tmp_path / "new" / "o.safetensors", "clip")
     with safe_open(tmp_path / "new" / "o.safetensors", "numpy") as file:

@@ -32,9 +32,10 @@ from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import params_from_original
 from vtr_jax.convert.open_clip import plain_names
 from vtr_jax.convert.recognise import Recognised, recognise
+from vtr_jax.convert.safetensors_file import is_safetensors, read_metadata
 from vtr_jax.convert.sizes import TOWER_OPTIONS, split_options
 from vtr_jax.models.initialise import initialise_from_clip
-from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.recipes import RECIPES, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever, initial_state
 from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
@@ -94,11 +95,19 @@ def _read(
     return Retriever(params, state, config), (*renaming, *notes)
 
 
+def _said_by_the_file(file: CheckpointFile) -> Recognised | None:
+    """The system whose names write_back gave the file, if it did."""
+    if file.path.is_dir() or not is_safetensors(file.path):
+        return None
+    system = read_metadata(file.path).get("system")
+    return Recognised(system, "the file says so itself") if system in RECIPES else None
+
+
 def _recognised(file: CheckpointFile, options: dict[str, Any]) -> Recognised:
     """The recipe that the file's names tell; options that only others have are said so."""
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     own = options.keys() - set(TOWER_OPTIONS)
-    told = recognise(shapes, str(file.path), own)
+    told = _said_by_the_file(file) or recognise(shapes, str(file.path), own)
     try:
         split_options(recipe_named(told.recipe), options)
     except ValueError as error:

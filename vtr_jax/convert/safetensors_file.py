@@ -63,6 +63,15 @@ def read_safetensors(path: Path) -> dict[str, LazyTensor]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in the file's header, {} for none; ValueError where the file is damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {error}: the file is damaged; download it again") from error
+
+
 def _read_tensor(path: Path, name: str) -> np.ndarray:
     try:
         with safe_open(path, framework="numpy") as file:
