@@ -6,6 +6,8 @@ tensorflow-datasets' own format: `tfds.builder_from_directory(store_dir)` opens 
 
 from __future__ import annotations
 
+from vtr_jax.data.frame_store.beam import BeamRunner
+from vtr_jax.data.frame_store.estimate import PrepareEstimate, estimate
 from vtr_jax.data.frame_store.prepare import TooManyBadVideos, prepare
 from vtr_jax.data.frame_store.report import BadClip, PrepareReport
 from vtr_jax.data.frame_store.settings import StoreSettings
@@ -13,10 +15,13 @@ from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
 
 __all__ = [
     "BadClip",
+    "BeamRunner",
     "DamagedStore",
     "FrameStore",
+    "PrepareEstimate",
     "PrepareReport",
     "StoreSettings",
     "TooManyBadVideos",
+    "estimate",
     "prepare",
 ]
