@@ -35,7 +35,7 @@ from vtr_jax.data.split import Split, VideoClip
 from vtr_jax.data.text import tokenize
 from vtr_jax.data.video import read_video
 
-FRAMES, SIDE = 12, 224
+FRAMES, SIDE, BATCH = 12, 224, 3
 STORES: dict[str, dict[str, Any]] = {
     "store": {},
     "store q85": {"jpeg_quality": 85},
@@ -86,13 +86,13 @@ def decode_each(videos: list[Path], read: Callable[[Path], object]) -> int:
 
 
 def from_store(directory: Path, split: Split, batches: int, augmentation: str = "none") -> int:
-    """So many training batches of 6 clips; returns how many clips that were."""
+    """So many training batches; returns how many clips that were."""
     store = FrameStore.open(directory)
     stream = training_batches(
         store,
         split,
         tokenize(split.captions),
-        batch_size=6,
+        batch_size=BATCH,
         max_frames=FRAMES,
         seed=0,
         stop_step=batches,
@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=60, help="of 6 clips, a round")
+    parser.add_argument("--batches", type=int, default=120, help="from a store, a round")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     videos = render_all(arguments.folder, 24, 3)
