@@ -70,8 +70,9 @@ def temporary_bytes(retriever: Retriever, text: TextFeatures, video: VideoFeatur
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
-    compiled = gradient.lower(retriever, text, video, key).compile()
-    return int(compiled.memory_analysis().temp_size_in_bytes)
+    analysis = gradient.lower(retriever, text, video, key).compile().memory_analysis()
+    assert analysis is not None
+    return int(analysis.temp_size_in_bytes)
 
 
 def measure(head: str, given: argparse.Namespace) -> dict[str, Any]:
