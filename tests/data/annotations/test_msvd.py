@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vtr_jax.data.annotations import MissingSplit, available_splits
+from vtr_jax.data.annotations import MissingSplit, available_splits, plain_pickle
 from vtr_jax.data.annotations.msvd import read_msvd
 from vtr_jax.data.split import check_overlap, find_video_files
 
@@ -218,3 +218,13 @@ def test_missing_and_doubled_files(folder):
     (folder / "captions_msvd.json").unlink()
     with pytest.raises(MissingSplit, match="needs raw-captions.pkl or captions_msvd.json"):
         read_msvd(folder, "train")
+
+
+def test_the_unpickler_alone_finds_nothing_to_call(folder, monkeypatch):
+    """The second lock holds without the first, which looks at the instructions."""
+    monkeypatch.setattr(plain_pickle, "_check_harmless", lambda content: None)
+    path = folder / "evil.pkl"
+    path.write_bytes(pickle.dumps({"-one_1": _Touch(folder / "touched")}))
+    with pytest.raises(ValueError, match="it names .*; nothing in it was run"):
+        read_msvd(folder, "train", captions_file=path)
+    assert not (folder / "touched").exists()
