@@ -76,7 +76,7 @@ def test_parameters_and_moments_lie_where_the_table_says(on_meshes, head, mesh):
         split = (fsdp, 1) if path.endswith("embedding") else (1, fsdp, tensor)
         assert [a // b for a, b in zip(whole, split, strict=True)] == part, path
         seen |= {path.split("/")[0]} | ({"mu", "nu"} & set(path.split("/")))
-    assert seen == {"params", "opt_state", "mu", "nu"}
+    assert seen == {"params", "ema", "opt_state", "mu", "nu"}
     towers = 3 if head == "seqTransf" else 2
     assert sum("qkv" in path for path in report["parts"]) == 3 * towers
 

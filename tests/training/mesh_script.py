@@ -61,7 +61,7 @@ def train(config, mesh):
     """(settings, state after the steps, metrics of every step)."""
     retriever = starting_retriever(config)
     optimizer = make_optimizer(config, retriever, warmup_cosine(-1, 0))
-    settings = StepSettings(retriever.config, retriever.runtime, optimizer)
+    settings = StepSettings(retriever.config, retriever.runtime, optimizer, ema_decay=0.9)
     state = initial_train_state(retriever, settings, mesh)
     step_fn = compile_train_step(settings, state, mesh)
     history = []

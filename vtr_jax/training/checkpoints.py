@@ -171,11 +171,12 @@ class RunCheckpoints:
 
     def _set_aside(self, step: int, error: ValueError) -> str:
         folder = self.workdir / DAMAGED_FOLDER
-        folder.mkdir(exist_ok=True)
-        taken = len([entry for entry in folder.iterdir() if entry.name.startswith(f"{step}.")])
+        taken = len(list(folder.glob(f"{step}.*")))
         target = folder / f"{step}.{taken + 1}"
-        (self.folder / str(step)).rename(target)
-        self._recorder.forget(step)
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            (self.folder / str(step)).rename(target)
+            self._recorder.forget(step)
         self._manager.reload()
         return f"the checkpoint of step {step} is damaged, moved to {target}: {error}"
 
