@@ -78,7 +78,7 @@ def test_parameters_and_moments_lie_where_the_table_says(on_meshes, head, mesh):
         seen |= {path.split("/")[0]} | ({"mu", "nu"} & set(path.split("/")))
     assert seen == {"params", "ema", "opt_state", "mu", "nu"}
     towers = 3 if head == "seqTransf" else 2
-    assert sum("qkv" in path for path in report["parts"]) == 3 * towers
+    assert sum("qkv" in path for path in report["parts"]) == 4 * towers
 
 
 @pytest.mark.parametrize("head", ["meanP", "seqTransf"])
