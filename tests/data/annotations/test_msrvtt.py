@@ -132,6 +132,8 @@ def test_relations_of_the_real_lists(real, ten_thousand):
     assert not validation & ids("train", train_list="full")
     assert not ids("train", train_list="1k-B") & ids("test", test_list="1k-B")
     assert len(ids("test", test_list="1k-B") & test) == 296
+    assert len(ids("train", train_list="1k-B") & test) == 453
+    assert len(ids("train", train_list="1k-B") & validation) == 360
 
 
 def test_lists_of_collaborative_experts_are_taken_where_there_are_no_others(real, tmp_path):

@@ -70,7 +70,7 @@ def read_msrvtt(
     check_choice("test_list", test_list, TEST_LISTS)
     if split == "val" and train_list != "full":
         raise MissingSplit(
-            f"MSR-VTT's validation videos are part of its {train_list} training list; use "
+            f"MSR-VTT's validation videos, all or most, are in its {train_list} training list; use "
             "train_list='full', or split='test' to select on the test set as the originals do"
         )
     names = {"train": TRAIN_LISTS[train_list], "val": VAL_LISTS, "test": TEST_LISTS[test_list]}
