@@ -194,3 +194,16 @@ def test_what_a_damaged_record_file_lost_is_decoded_again(
         shard.write_bytes(content[:-30])
     assert prepare_small(whole_split, verify=verify).prepared == 1
     assert contents(tmp_path / "store") == contents(store_dir)
+
+
+def test_verify_drops_damaged_clips_that_are_not_asked_for(
+    prepare_small, tmp_path, whole_split, caplog
+):
+    prepare_small(whole_split)
+    shard = sorted((tmp_path / "store").glob("*.tfrecord-*"))[0]
+    content = bytearray(shard.read_bytes())
+    content[300] ^= 1
+    shard.write_bytes(content)
+    prepare_small(whole_split.restrict(["clip9"]), verify=True)
+    assert "dropped damaged clips of other splits: ['clip0']" in caplog.text
+    assert len(FrameStore.open(tmp_path / "store")) == 9

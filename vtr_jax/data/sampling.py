@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -135,8 +136,9 @@ def nothing_decoded(path: str | os.PathLike[str], first_wanted: int) -> Unreadab
 def _repeated(
     decoded: Iterator[tuple[int, np.ndarray]], indices: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
+    times = Counter(indices)
     for index, picture in decoded:
-        for _ in range(indices.count(index)):
+        for _ in range(times[index]):
             yield index, picture
 
 

@@ -9,6 +9,7 @@ order of clip ids (finish.py). A store may grow: clips of a later run are added 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -38,6 +39,7 @@ from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.lock import only_process
 
+_log = logging.getLogger(__name__)
 SHARD_BYTES = 256 * 2**20
 _SHOWN_IN_ERROR = 5
 Outcomes = Iterator[tuple[ClipJob, BadClip | None]]
@@ -153,7 +155,8 @@ class _Run:
         if self._store is not None:
             # a clip that is asked for but no longer as it was stored is replaced, or left out
             outdated = {job.clip_id for job in jobs} - stored
-            self._kept = [clip_id for clip_id in self._store.clip_ids if clip_id not in outdated]
+            others = [clip_id for clip_id in self._store.clip_ids if clip_id not in outdated]
+            self._kept = _whole_ones(self._store, others) if verify else others
         self._require_few_bad()
 
     def _is_stored(self, job: ClipJob, verify: bool) -> bool:
@@ -236,6 +239,14 @@ def _known_bad(job: ClipJob, missing: dict[str, str], memory: BadClipMemory) -> 
     if job.path is None:
         return BadClip(job.clip_id, job.file, f"missing: {missing[job.clip_id]}")
     return memory.recall(job)
+
+
+def _whole_ones(store: FrameStore, clip_ids: list[str]) -> list[str]:
+    whole = [clip_id for clip_id in clip_ids if _is_whole(store, store.index_of(clip_id))]
+    lost = sorted(set(clip_ids) - set(whole))
+    if lost:
+        _log.warning("%s: dropped damaged clips of other splits: %s", store.directory, lost)
+    return whole
 
 
 def _is_whole(store: FrameStore, row: int) -> bool:
