@@ -232,3 +232,15 @@ def test_other_recipes_do_not_merge(files, tmp_path):
     merging = {"mergeclip": True, "pretrained_clip_name": str(files[1])}
     with pytest.raises(ValueError, match="InternVideo merges with CLIP, clip does not"):
         convert_checkpoint(files[1], tmp_path / "clip", "clip", **merging, **HEADS)
+
+
+def test_a_video_trained_file_starts_the_weighted_interaction(files, tmp_path):
+    """As the original does: scorers are drawn, everything else is the file's."""
+    wti = {"interaction": "wti", "wti_arch": 2, **HEADS}
+    with pytest.raises(ValueError, match="8 missing"):
+        convert_checkpoint(files[0], tmp_path / "strict", "internvideo", **wti)
+    report = convert_checkpoint(
+        files[0], tmp_path / "wti", "internvideo", allow_missing=True, seed=3, **wti
+    )
+    assert "start afresh from seed 3: text_weight_fc.0.weight" in str(report)
+    assert dict(report.config.options)["wti_arch"] == 2

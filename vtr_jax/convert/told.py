@@ -74,7 +74,8 @@ def _clip4clip(shapes: Shapes) -> Told:
 
 def _internvideo(shapes: Shapes) -> Told:
     layers = told_token_weights(shapes)
-    options = {"interaction": "wti", "wti_arch": layers} if layers else {"wti_arch": 0}
+    # A video-trained file has no scorers yet; wti may be started from it.
+    options = {"interaction": "wti", "wti_arch": layers} if layers else {}
     blocks = count_layers(shapes, "clip.visual.transformer.dec.")
     return options, {"temporal_blocks": blocks} if blocks else {}
 
