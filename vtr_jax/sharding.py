@@ -7,7 +7,7 @@ on the end of a path, so `opt_state/mu/visual/...` finds the rule of `visual/...
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,17 +30,20 @@ PLACEMENT: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 
-def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
+def make_mesh(
+    sizes: Mapping[str, int] | None = None, among: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over all devices with the axes data, fsdp, tensor.
 
     sizes: axis name to size, -1 (at most once) for what is left; data defaults to -1, the others
-    to 1. Raises ValueError with the numbers if the sizes do not use every device.
+    to 1. among: the devices, default those that there are; those of a described pod will do.
+    Raises ValueError with the numbers if the sizes do not use every device.
     """
     wanted = {"data": -1, "fsdp": 1, "tensor": 1, **(sizes or {})}
     unknown = [name for name in wanted if name not in AXES]
     if unknown:
         raise ValueError(f"mesh: unknown axes {unknown}, expected {', '.join(AXES)}")
-    devices = jax.device_count()
+    devices = jax.device_count() if among is None else len(among)
     fixed = 1
     for size in wanted.values():
         fixed *= size if size > 0 else 1
@@ -57,7 +60,7 @@ def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
             f"data=-1,fsdp=1,tensor=1 always does"
         )
     shape = tuple(wanted[name] for name in AXES)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=among)
 
 
 def placement(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:

@@ -74,6 +74,18 @@ def make_optimizer(
     return freeze(optax.chain(clip_by_global_norm(settings.max_grad_norm), update), mask)
 
 
+def step_settings(config: ConfigDict, retriever: Retriever, schedule: Schedule) -> StepSettings:
+    """What the step of a run is made of; the retriever may be abstract."""
+    return StepSettings(
+        retriever.config,
+        retriever.runtime,
+        make_optimizer(config, retriever, schedule),
+        ema_decay=config.ema_decay,
+        spike_factor=config.spike_factor,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+    )
+
+
 def evaluation_settings(config: ConfigDict) -> EvaluationSettings:
     """How a run evaluates its validation split."""
     data = config.data
@@ -113,14 +125,7 @@ class Run:
         resolution = retriever.config.clip.vision.image_resolution
         require_resolution(self.data.store, resolution)
         self.schedule = warmup_cosine(self.total_steps, config.optimizer.warmup_proportion)
-        self.settings = StepSettings(
-            retriever.config,
-            retriever.runtime,
-            make_optimizer(config, retriever, self.schedule),
-            ema_decay=config.ema_decay,
-            spike_factor=config.spike_factor,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-        )
+        self.settings = step_settings(config, retriever, self.schedule)
         # Shapes where resume() fills them: a state is in memory once.
         if self._resumes:
             self.state = abstract_train_state(retriever, self.settings)
