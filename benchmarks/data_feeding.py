@@ -15,6 +15,7 @@ import argparse
 import functools
 import json
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -160,11 +161,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=120, help="from a store, a round")
+    parser.add_argument("--only", default="", help="a pattern in the names of the ways to run")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     videos = render_all(arguments.folder, 24, 3)
     with tempfile.TemporaryDirectory() as stores:
         ways = ways_to_read(videos, Path(stores), arguments.batches)
+        ways = {name: way for name, way in ways.items() if re.search(arguments.only, name)}
         lines: list[dict[str, object]] = []
         for name, way in ways.items():
             if "store" in name:

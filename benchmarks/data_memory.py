@@ -2,7 +2,7 @@
 
     python benchmarks/data_memory.py /tmp/videos
 
-Reads training batches of 24 clips of 12 frames as a slow consumer does, so that everything read
+Reads training batches of 2 and 12 clips of 12 frames as a slow consumer does, so that everything read
 ahead is there, and prints one JSON line: peak resident memory over that before, in batches.
 """
 
@@ -32,12 +32,12 @@ def main() -> None:
     """Measures with two sizes of batch, the second larger, so that peaks only grow."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    videos = render_all(parser.parse_args().folder, 24, 0)["small"]
+    videos = render_all(parser.parse_args().folder, 12, 0)["small"]
     split = split_of(videos)
     with tempfile.TemporaryDirectory() as folder:
         prepare(split, videos[0].parent, folder, workers=1)
         store = FrameStore.open(folder)
-        for batch_size in (2, 24):
+        for batch_size in (2, 12):
             before = peak_mib()
             batches = training_batches(
                 store,
@@ -46,10 +46,10 @@ def main() -> None:
                 batch_size=batch_size,
                 max_frames=FRAMES,
                 seed=0,
-                stop_step=8,
+                stop_step=6,
             )
             for _ in batches:
-                time.sleep(1.0)
+                time.sleep(0.5)
             batch_mib = batch_size * FRAMES * SIDE * SIDE * 3 / 2**20
             grown = peak_mib() - before
             line = {"batch_size": batch_size, "batch_mib": batch_mib, "grown_mib": grown}
