@@ -2,8 +2,9 @@
 
     python benchmarks/data_memory.py /tmp/videos
 
-Reads training batches of 2 and 12 clips of 12 frames as a slow consumer does, so that everything read
-ahead is there, and prints one JSON line: peak resident memory over that before, in batches.
+Reads training batches of 2 and of 12 clips of 12 frames as a slow consumer does, so that everything
+read ahead is there, and prints a JSON line each: by how much the peak of resident memory grew, in
+batches.
 """
 
 from __future__ import annotations
