@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -99,7 +98,7 @@ def test_reads_names_all_that_similarity_reads(interaction, tiny_retriever, enco
 
     def without_the_rest(features, kept):
         changes = {
-            field.name: jnp.full_like(getattr(features, field.name), jnp.nan)
+            field.name: getattr(features, field.name)[:, :0]  # as an evaluation empties them
             for field in dataclasses.fields(features)
             if field.name not in {*kept, "mask"} and getattr(features, field.name) is not None
         }
