@@ -189,6 +189,17 @@ def test_an_empty_clip_is_zero_in_backbone_tvr_and_nan_in_drl(tiny_retriever, en
         assert np.isnan(logits_tv[:, 1]).all() and np.isfinite(logits_tv[:, [0, 2]]).all()
 
 
+@pytest.mark.parametrize("recipe", ["drl", "backbone_tvr"])
+@pytest.mark.parametrize("spelling", ["None", "none", "meanP", None])
+def test_every_spelling_of_no_aggregation_is_known(recipe, spelling, tiny_clip, tiny_retriever):
+    """A command line turns --agg_module=None into the value None."""
+    config = recipe_named(recipe).config(tiny_clip, {"agg_module": spelling})
+    assert "aggregation" not in abstract_retriever(config).params
+    state_dict = to_state_dict(tiny_retriever(recipe, agg_module="None"))
+    heads = {"vision_heads": 2, "text_heads": 2}
+    assert retriever_from_state_dict(state_dict, recipe, agg_module=spelling, **heads)
+
+
 def test_names_tell_the_interaction_or_it_has_to_be_said(tiny_retriever):
     heads = {"vision_heads": 2, "text_heads": 2}
     dp = to_state_dict(tiny_retriever("drl", interaction="dp", **NO_CDCR))

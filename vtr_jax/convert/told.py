@@ -14,7 +14,7 @@ from vtr_jax.convert.sizes import Shapes, count_layers
 Told = tuple[dict[str, Any], dict[str, int]]
 
 # Spellings of the originals for frames that nothing relates in time: they are equal in effect.
-NO_AGGREGATION = ("none", "None", "meanP")
+NO_AGGREGATION = ("none", "None", "meanP", None)
 
 
 class OneOf(tuple[str, ...]):

@@ -51,7 +51,8 @@ SHARED_OPTIONS: dict[str, OptionValue] = {
 
 def check_shared_options(clip: ClipConfig, options: Options) -> None:
     """Raise ValueError for an unknown agg_module, linear_patch or lstm_longest."""
-    check_choice("agg_module", options["agg_module"], AGGREGATIONS)
+    # A command line reads --agg_module=None as the value None.
+    check_choice("agg_module", str(options["agg_module"]), AGGREGATIONS)
     check_linear_patch(clip, options)
     check_aggregation(options)
 
