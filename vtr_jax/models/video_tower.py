@@ -9,6 +9,7 @@ token. Source: InternVideo 1, Video-Text-Retrieval (clip_evl), the "only global"
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ class PositionConvolution(nnx.Module):
     """Depthwise 3x3x3 convolution over time, rows and columns, zero beyond the edges.
 
     A sum of shifted copies: one fused pass over memory on every device, where a grouped
-    convolution with as many groups as channels is slow on most.
+    convolution with as many groups as channels is slow on most. The sum is float32.
     """
 
     def __init__(self, width: int, runtime: Runtime, *, rngs: nnx.Rngs) -> None:
@@ -91,13 +92,11 @@ class PositionConvolution(nnx.Module):
         _, frames, rows, columns, _ = patches_bfrcw.shape
         kernel = self.kernel[...].astype(self.dtype)
         padded = jnp.pad(patches_bfrcw, ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)))
-        total = jnp.broadcast_to(self.bias[...].astype(self.dtype), patches_bfrcw.shape)
-        for t in range(TAPS):
-            for r in range(TAPS):
-                for c in range(TAPS):
-                    shifted = padded[:, t : t + frames, r : r + rows, c : c + columns]
-                    total = total + shifted * kernel[t, r, c, 0]
-        return total
+        total = jnp.broadcast_to(self.bias[...], patches_bfrcw.shape)
+        for t, r, c in itertools.product(range(TAPS), repeat=3):
+            shifted = padded[:, t : t + frames, r : r + rows, c : c + columns]
+            total = total + (shifted * kernel[t, r, c, 0]).astype(jnp.float32)
+        return total.astype(self.dtype)
 
 
 class TokenAttention(nnx.Module):
