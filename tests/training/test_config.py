@@ -105,6 +105,8 @@ def test_the_defaults_can_run():
         ("batch_size", 1, "batch_size: expected 2 or more, got 1; the contrastive loss of a"),
         ("gradient_accumulation_steps", 3, "expected a divisor of batch_size 128 .*, got 3"),
         ("gradient_accumulation_steps", 128, "leaves 2 pairs or more a micro-batch, got 128"),
+        ("micro_batch_size", 3, "micro_batch_size: expected a divisor of batch_size 128, got 3"),
+        ("micro_batch_size", -1, "micro_batch_size: expected 0 or more"),
         ("ema_decay", 1.0, "ema_decay: expected at least 0 and below 1, got 1"),
         ("spike_factor", 0.5, "spike_factor: expected 0 for no limit, or more than 1, got 0.5"),
         ("on_nonfinite", "go", "on_nonfinite: expected one of stop, skip; got 'go'"),
@@ -172,3 +174,10 @@ def test_auto_compute_dtype_follows_the_device(monkeypatch, backend, dtype):
     config.compute_dtype = "float8"
     with pytest.raises(ValueError, match="compute_dtype: expected float32, .*'float8'"):
         runtime_of(config)
+
+
+def test_exact_and_plain_micro_batches_exclude_each_other():
+    config = default_config()
+    config.update(micro_batch_size=32, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="exclude each other"):
+        check_config(config)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vtr_jax.training.micro_batches import split
+
 # (params, state, batch, key) -> (loss, terms with the next state), gradients
 ValueAndGrad = Callable[[Any, Any, Any, Array], tuple[tuple[Array, dict[str, Any]], Any]]
 
@@ -37,7 +39,7 @@ def accumulated(value_and_grad: ValueAndGrad, micro_batches: int) -> ValueAndGra
             summed = jax.tree.map(jnp.add, total, gradients)
             return (terms["state"], summed), {**scalar_terms(terms), "loss": loss}
 
-        parts = jax.tree.map(lambda array: _parts(array, micro_batches), batch)
+        parts = split(batch, micro_batches)
         keys = jax.random.split(key, micro_batches)
         start = (state, jax.tree.map(jnp.zeros_like, params))
         (state, total), scalars = jax.lax.scan(one, start, (parts, keys))
@@ -46,9 +48,3 @@ def accumulated(value_and_grad: ValueAndGrad, micro_batches: int) -> ValueAndGra
         return (terms.pop("loss"), {**terms, "state": state}), gradients
 
     return over_micro_batches
-
-
-def _parts(array: Array, count: int) -> Array:
-    """[B, ...] as [count, B/count, ...]."""
-    interleaved = array.reshape(array.shape[0] // count, count, *array.shape[1:])
-    return jnp.moveaxis(interleaved, 1, 0)

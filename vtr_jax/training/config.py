@@ -22,6 +22,7 @@ _LEAST = {
     "seed": 0,
     "batch_size": 2,
     "gradient_accumulation_steps": 1,
+    "micro_batch_size": 0,
     "epochs": 1,
     "tile": 1,
     "cross_tile": 1,
@@ -119,6 +120,9 @@ def default_config() -> ConfigDict:
     # Micro-batches a step, as in the originals: a caption then only meets the clips of its
     # micro-batch as negatives, batch_size / gradient_accumulation_steps of them.
     config.gradient_accumulation_steps = 1
+    # Clips whose activations are in memory at once, 0 for the whole batch. Every pair of the batch
+    # stays a negative, so the step is the same; the towers run forwards twice.
+    config.micro_batch_size = 0
     config.ema_decay = 0.0  # of an average of the weights, e.g. 0.999; evaluated and kept as result
     # A step whose loss or gradients are not finite is never applied. stop: the run ends there.
     # skip: it is counted and goes on.
@@ -192,6 +196,7 @@ def check_config(config: ConfigDict) -> None:
             raise ValueError(f"{name}: expected one of {known}; got {_setting(config, name)!r}")
     RandAugment.parse(config.data.augmentation)
     _check_micro_batches(config.batch_size, config.gradient_accumulation_steps)
+    _check_micro_batch_size(config)
     if 0 < config.spike_factor <= 1:
         raise ValueError(
             f"spike_factor: expected 0 for no limit, or more than 1, got {config.spike_factor:g}; "
@@ -214,6 +219,21 @@ def _check_micro_batches(batch_size: int, micro_batches: int) -> None:
         raise ValueError(
             f"gradient_accumulation_steps: expected a divisor of batch_size {batch_size} that "
             f"leaves 2 pairs or more a micro-batch, got {micro_batches}"
+        )
+
+
+def _check_micro_batch_size(config: ConfigDict) -> None:
+    size = config.micro_batch_size
+    if not size:
+        return
+    if config.gradient_accumulation_steps > 1:
+        raise ValueError(
+            "micro_batch_size and gradient_accumulation_steps exclude each other: the first keeps "
+            "all negatives of the batch, the second those of a micro-batch"
+        )
+    if config.batch_size % size:
+        raise ValueError(
+            f"micro_batch_size: expected a divisor of batch_size {config.batch_size}, got {size}"
         )
 
 

@@ -22,6 +22,7 @@ FREE_SETTINGS = (
     "remat",
     "tile",
     "cross_tile",
+    "micro_batch_size",
     "on_nonfinite",
     "spike_factor",
     "log_every",
