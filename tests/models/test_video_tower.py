@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 
 from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.interactions.mean_pooling import l2_normalise
+from vtr_jax.models.module_spec import ModuleSpec
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.internvideo import clip_vector, listed_layers
 from vtr_jax.models.retriever import abstract_retriever, init_retriever
-from vtr_jax.models.video_tower import layer_runs
+from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.video_tower import VideoTower, VideoTowerConfig, layer_runs
 
 RECIPE = recipe_named("internvideo")
 
@@ -22,6 +26,11 @@ def path_leaves(params):
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
+
+
+def nth(stack, layer):
+    """One layer of a stack of modules."""
+    return jax.tree.map(lambda leaf: leaf[layer], stack)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,33 @@ def test_runs_of_layers(layers, listed, runs):
     assert list(layer_runs(layers, listed)) == runs
 
 
+@pytest.mark.parametrize("listed", [(0, 2), (1,), (0, 1, 3)])
+def test_runs_give_what_layer_after_layer_gives(listed, tiny_clip):
+    """Lists with gaps: the j-th reader belongs to the j-th listed layer."""
+    vision = dataclasses.replace(tiny_clip.vision, layers=4)
+    spec = ModuleSpec(VideoTower, VideoTowerConfig(vision, listed), Runtime())
+    params = spec.init(jax.random.key(0))
+    leaves, structure = jax.tree.flatten(params)
+    rng = np.random.default_rng(1)
+    params = structure.unflatten(
+        [leaf + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32) for leaf in leaves]
+    )
+    frames = rng.standard_normal((2, 3, 16, 16, 3)).astype(np.float32)
+
+    def one_by_one(params, frames):
+        tower = spec.bind(params)
+        x, token = tower.embed(frames), tower.temporal.first(2)
+        for layer in range(4):
+            x = nth(tower.transformer.blocks, layer)(x, None, False)
+            if layer in listed:
+                reader = nth(tower.temporal.blocks, listed.index(layer))
+                token, _ = reader(token, x.reshape(2, 3, *x.shape[1:]))
+        return tower.project(tower.temporal.mix(token, x[:, 0].reshape(2, 3, -1)))
+
+    ours = jax.jit(lambda params, frames: spec.bind(params)(frames, None).pooled)(params, frames)
+    np.testing.assert_allclose(ours, jax.jit(one_by_one)(params, frames), rtol=1e-5, atol=1e-5)
+
+
 def test_positions_are_a_zero_padded_depthwise_convolution(tower, stages, frames):
     """Against XLA's grouped convolution, for the first listed layer."""
     b, f, side = *frames.shape[:2], 2
@@ -80,8 +116,7 @@ def test_positions_are_a_zero_padded_depthwise_convolution(tower, stages, frames
 
 def test_the_token_attends_as_multi_head_attention_does(tower):
     """Against keys and values of every token; the key's bias cancels."""
-    blocks = jax.tree.map(lambda leaf: leaf[0], tower.temporal.blocks)
-    attn = blocks.attn
+    attn = nth(tower.temporal.blocks, 0).attn
     rng = np.random.default_rng(0)
     query, tokens = rng.standard_normal((2, 32)), rng.standard_normal((2, 7, 32))
     q, k, v = (
