@@ -86,6 +86,7 @@ def prepare(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train a retriever; the same command again resumes it."""
+    from vtr_jax import cluster
     from vtr_jax.training.command import read_config
     from vtr_jax.training.command_help import training_help
 
@@ -99,8 +100,10 @@ def train(arguments: Sequence[str]) -> None:
         "--config", required=True, metavar="FILE.py[:VARIANT]", help="recipe file, see configs/"
     )
     parser.add_argument("--workdir", required=True, help="where checkpoints and logs go")
+    cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
     config = read_config(known.config, rest)
+    cluster.join(known, saves_when_stopped=True)
 
     from vtr_jax.training.loop import train as run_training
 
@@ -109,6 +112,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate a retriever on a split: recalls, ranks and the protocol they hold for."""
+    from vtr_jax import cluster
     from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
     from vtr_jax.evaluation.recipe_file import with_recipe_settings
 
@@ -162,10 +166,13 @@ def evaluate(arguments: Sequence[str]) -> None:
         action="store_true",
         help="leave out clips the store lacks, and say how many",
     )
+    cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(with_recipe_settings(arguments))
     del known.config
     options = parse_options(rest, READ_SPLIT_NAMES)
-    print(run_evaluation(EvaluationRequest(**vars(known), reader_options=options)))
+    cluster.join(known, saves_when_stopped=False)
+    report = run_evaluation(EvaluationRequest(**vars(known), reader_options=options))
+    cluster.on_first(print, report)
 
 
 def parity(arguments: Sequence[str]) -> None:
@@ -227,8 +234,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"vtr: no command {name!r}; expected {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    code = _run(name, rest)
+    if code:
+        _leave_the_others(code)
+    return code
+
+
+def _leave_the_others(code: int) -> None:
+    if "jax" in sys.modules:  # else there are no others
+        from vtr_jax.cluster import give_up
+
+        give_up(code)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
     try:
-        COMMANDS[name](rest)
+        COMMANDS[name](arguments)
     except KeyboardInterrupt:
         print(f"vtr {name}: interrupted", file=sys.stderr)
         return 130

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vtr_jax.cluster import to_host
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -63,6 +66,12 @@ def make_mesh(
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=among)
 
 
+def local_mesh() -> Mesh:
+    """A mesh over one device of this process."""
+    devices = np.array(jax.local_devices()[:1]).reshape(1, 1, 1)
+    return Mesh(devices, AXES)
+
+
 def placement(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     """Where the array at a slash-separated path lies: the first rule that fits its end.
 
@@ -105,8 +114,38 @@ def check_batch_divides(batch_size: int, mesh: Mesh) -> None:
         )
 
 
+def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that this process's devices hold, int [B'], in rising order.
+
+    Processes that hold parts of the same parameters (tensor) hold the same rows.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in places.values()]))
+
+
+def put_tree(tree: Any, placed: Any) -> Any:
+    """A tree's arrays, whole in every process, laid out as a tree of shardings says."""
+
+    def put(array: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(array, sharding)
+        whole = to_host(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+    return jax.tree.map(put, tree, placed)
+
+
+def put_beside(tree: Any, params: Any) -> Any:
+    """A tree's arrays, whole in every process, whole on every device that holds parameters."""
+    beside = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    if not isinstance(beside, NamedSharding):
+        return jax.tree.map(jax.numpy.asarray, tree)
+    whole = NamedSharding(beside.mesh, PartitionSpec())
+    return put_tree(tree, jax.tree.map(lambda _: whole, tree))
+
+
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's slice of a batch as global arrays, split over data and fsdp."""
+    """A batch as global arrays, split over data and fsdp, from the rows of process_rows."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)

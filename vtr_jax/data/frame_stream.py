@@ -105,6 +105,14 @@ class FrameStream:
             self._raise_what_is_damaged(visits)
             raise
 
+    def nothing(self) -> dict[str, np.ndarray]:
+        """A batch without a clip."""
+        max_frames, resolution = self._choice.max_frames, self._resolution
+        return {
+            "frames": np.zeros((0, max_frames, resolution, resolution, 3), np.uint8),
+            "frame_mask": np.zeros((0, max_frames), np.int32),
+        }
+
     def close(self) -> None:
         """Stops reading ahead; TensorFlow complains where a program ends in the middle of that."""
         self._batches = iter(())

@@ -12,6 +12,7 @@ Batches for evaluation also have valid bool [B]: False marks rows that fill up t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 
@@ -35,7 +36,7 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, plan: BatchPlan, frames: FrameStream, tokens: Tokens, rows: slice, step: int
+        self, plan: BatchPlan, frames: FrameStream, tokens: Tokens, rows: np.ndarray, step: int
     ) -> None:
         self.plan = plan
         self.step = step
@@ -78,8 +79,7 @@ def training_batches(
     frame_order: int = 0,
     caption_mode: str = RANDOM_CAPTION,
     allow_repeated_clips: bool = False,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
     num_threads: int | None = None,
     augmentation: str = NO_AUGMENTATION,
 ) -> TrainingBatches:
@@ -87,23 +87,19 @@ def training_batches(
 
     Without stop_step they never end.
 
-    tokens: `tokenize` of the same split's captions. batch_size: pairs of the global batch, of
-    which a process gets its contiguous share, [batch_size / process_count] rows. caption_mode and
-    allow_repeated_clips: see BatchPlan.of. num_threads: decoding threads, by default one a core.
-    augmentation: "none", or the originals' name of RandAugment; it comes before the crop where
-    the store keeps whole pictures (stored_side), after it where it keeps squares.
+    tokens: `tokenize` of the same split's captions. batch_size: pairs of the global batch. rows:
+    int [B], which of them this process reads, in rising order; all of them if None. caption_mode
+    and allow_repeated_clips: see BatchPlan.of. num_threads: decoding threads, by default one a
+    core. augmentation: "none", or the originals' name of RandAugment; it comes before the crop
+    where the store keeps whole pictures (stored_side), after it where it keeps squares.
 
     Raises ValueError where clips of the split are not in the store, tokens are of another split, or
     options do not fit together; while iterating, DamagedStore naming shard and clip.
     """
     store.require_covers(split)
     _require_tokens(tokens, split)
-    if not 0 <= process_index < process_count or batch_size % process_count or start_step < 0:
-        raise ValueError(
-            "expected process_index below process_count, a batch_size that process_count divides "
-            f"and start_step of 0 or more, got {process_index} of {process_count}, batch_size "
-            f"{batch_size}, start_step {start_step}"
-        )
+    if start_step < 0:
+        raise ValueError(f"start_step: expected 0 or more, got {start_step}")
     plan = BatchPlan.of(
         split,
         batch_size,
@@ -111,21 +107,20 @@ def training_batches(
         caption_mode=caption_mode,
         allow_repeated_clips=allow_repeated_clips,
     )
-    share = batch_size // process_count
-    rows = slice(process_index * share, (process_index + 1) * share)
+    places = _places(rows, batch_size)
     store_rows = _store_rows(store, split)
 
     def visits() -> Iterator[Visit]:
         steps = itertools.count(start_step) if stop_step is None else range(start_step, stop_step)
         for step in steps:
             clips = plan.batch(step)[0]
-            for place in range(rows.start, rows.stop):
+            for place in places.tolist():
                 yield Visit(step, place, int(store_rows[clips[place]]))
 
     drawn = RandAugment.parse(augmentation)
     choice = FrameChoice(max_frames, slice_framepos, frame_order, seed, drawn)
-    frames = FrameStream(store, visits, share, choice, num_threads)
-    return TrainingBatches(plan, frames, tokens, rows, start_step)
+    frames = FrameStream(store, visits, len(places), choice, num_threads)
+    return TrainingBatches(plan, frames, tokens, places, start_step)
 
 
 def clip_batches(
@@ -138,57 +133,80 @@ def clip_batches(
     *,
     seed: int = 0,
     num_threads: int | None = None,
+    rows: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Frames of every clip of a split once, in order: frames, frame_mask, clip_index and valid.
 
     The last batch is filled up to batch_size with rows of zeros, frame_mask 0, clip_index -1 and
-    valid False. Raises ValueError where clips are not in the store, before the first batch.
+    valid False. rows: as of training_batches. Raises ValueError where clips are not in the store,
+    before the first batch.
     """
     store.require_covers(split)
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     store_rows = _store_rows(store, split)
+    places = _places(rows, batch_size)
+    starts = range(0, len(store_rows), batch_size)
+    batches = [_indices(start, places, len(store_rows)) for start in starts]
 
     def visits() -> Iterator[Visit]:
-        for clip, row in enumerate(store_rows.tolist()):
-            yield Visit(0, clip, row)
+        for clip in itertools.chain.from_iterable(clips.tolist() for clips in batches):
+            yield Visit(0, clip, int(store_rows[clip]))
 
     choice = FrameChoice(max_frames, slice_framepos, frame_order, seed)
-    frames = FrameStream(store, visits, batch_size, choice, num_threads)
-    return (
-        _fill_up(batch | {"clip_index": _indices(start, batch_size, len(store_rows))}, batch_size)
-        for start, batch in zip(range(0, len(store_rows), batch_size), frames, strict=True)
-    )
+    frames = FrameStream(store, visits, len(places), choice, num_threads)
+    return _filled_up(frames, batches, places)
 
 
-def caption_batches(tokens: Tokens, batch_size: int) -> Iterator[Batch]:
+def _filled_up(
+    frames: FrameStream, batches: list[np.ndarray], places: np.ndarray
+) -> Iterator[Batch]:
+    with contextlib.closing(frames):
+        for clips in batches:
+            # Of the last batch this process may have nothing.
+            read = next(frames) if len(clips) else frames.nothing()
+            yield _fill_up(read | {"clip_index": clips}, places)
+
+
+def caption_batches(
+    tokens: Tokens, batch_size: int, rows: np.ndarray | None = None
+) -> Iterator[Batch]:
     """Tokens of every caption once, in order: token_ids, token_mask, caption_index and valid.
 
     The last batch is filled up to batch_size with rows of zeros, caption_index -1, valid False.
+    rows: as of training_batches.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     token_ids, token_mask = tokens
-    total = len(token_ids)
+    places = _places(rows, batch_size)
+    indices = (
+        _indices(start, places, len(token_ids)) for start in range(0, len(token_ids), batch_size)
+    )
     return (
         _fill_up(
             {
-                "token_ids": token_ids[start : start + batch_size],
-                "token_mask": token_mask[start : start + batch_size],
-                "caption_index": _indices(start, batch_size, total),
+                "token_ids": token_ids[captions],
+                "token_mask": token_mask[captions],
+                "caption_index": captions,
             },
-            batch_size,
+            places,
         )
-        for start in range(0, total, batch_size)
+        for captions in indices
     )
 
 
-def _indices(start: int, batch_size: int, total: int) -> np.ndarray:
-    return np.arange(start, min(start + batch_size, total), dtype=np.int32)
+def _places(rows: np.ndarray | None, batch_size: int) -> np.ndarray:
+    return np.arange(batch_size) if rows is None else rows
 
 
-def _fill_up(batch: Batch, batch_size: int) -> Batch:
-    count = len(next(iter(batch.values())))
+def _indices(start: int, places: np.ndarray, total: int) -> np.ndarray:
+    indices = (start + places).astype(np.int32)
+    return indices[indices < total]
+
+
+def _fill_up(batch: Batch, places: np.ndarray) -> Batch:
+    count, batch_size = len(next(iter(batch.values()))), len(places)
     filled = {}
     for name, array in batch.items():
         fill = np.full(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vtr_jax import cluster
 from vtr_jax.checkpoint import load_retriever, read_description
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
@@ -113,7 +114,7 @@ def run_evaluation(request: EvaluationRequest) -> str:
         selection="none" if request.step is not None else selection.get("rule", "none"),
     )
     if request.output:
-        write_report(request.output, card, evaluation.results)
+        cluster.on_first(write_report, request.output, card, evaluation.results)
     report = format_report(card, evaluation.results)
     return f"{_memory_warning(split, trained_on)}\n{report}" if trained_on else report
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from vtr_jax.cluster import to_host
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, Scoring
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.retriever import Retriever
@@ -54,8 +54,10 @@ def _encode_video(
     return _only_what_is_read(video, scoring.reads(retriever.config))
 
 
-def _to_host(features: Features, valid: np.ndarray) -> Features:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[valid], features)
+def _valid_rows(features: Features, valid: Array) -> Features:
+    """What all processes have encoded, without padding, in host memory."""
+    features, valid = to_host((features, valid))
+    return jax.tree.map(lambda leaf: leaf[valid], features)
 
 
 def _concatenate(batches: list[Features]) -> Features:
@@ -70,14 +72,15 @@ def encode_captions(
 ) -> TextFeatures:
     """Features of all captions, in order, as NumPy arrays.
 
-    batches: dicts of token_ids, token_mask [B,L] and valid [B], False on padding rows. Fields
-    that scoring does not read are empty ([T,0,...]).
+    batches: dicts of token_ids, token_mask [B,L] and valid bool [B], False on padding rows; of a
+    global batch, the rows of sharding.process_rows. Fields that scoring does not read are empty
+    ([T,0,...]).
     """
     encoded = []
     for batch in batches:
-        arrays = put_batch({name: batch[name] for name in ("token_ids", "token_mask")}, mesh)
-        text = _encode_text(scoring, retriever, **arrays)
-        encoded.append(_to_host(text, batch["valid"].astype(bool)))
+        names = ("token_ids", "token_mask", "valid")
+        *arrays, valid = put_batch({name: batch[name] for name in names}, mesh).values()
+        encoded.append(_valid_rows(_encode_text(scoring, retriever, *arrays), valid))
     return _concatenate(encoded)
 
 
@@ -89,30 +92,30 @@ def encode_clips(
 ) -> VideoFeatures:
     """Features of all video clips, in order, as NumPy arrays.
 
-    batches: dicts of frames [B,F,R,R,3], frame_mask [B,F] and valid [B], False on padding rows.
-    Fields that scoring does not read are empty ([V,0,...]). Raises ValueError
-    for a clip without a frame.
+    batches: dicts of frames [B,F,R,R,3], frame_mask [B,F] and valid bool [B], False on padding
+    rows; of a global batch, the rows of sharding.process_rows. Fields that scoring does not read
+    are empty ([V,0,...]). Raises ValueError for a clip without a frame.
     """
     encoded = []
     for batch in batches:
-        valid = batch["valid"].astype(bool)
-        frameless = valid & (batch["frame_mask"].sum(axis=1) == 0)
+        frameless = batch["valid"] & (batch["frame_mask"].sum(axis=1) == 0)
         if frameless.any():
             raise ValueError(
                 f"clips {batch['clip_index'][frameless].tolist()} of the split have no frame; "
                 "leave them out of it"
             )
-        arrays = put_batch({name: batch[name] for name in ("frames", "frame_mask")}, mesh)
-        encoded.append(_to_host(_encode_video(scoring, retriever, **arrays), valid))
+        names = ("frames", "frame_mask", "valid")
+        *arrays, valid = put_batch({name: batch[name] for name in names}, mesh).values()
+        encoded.append(_valid_rows(_encode_video(scoring, retriever, *arrays), valid))
     return _concatenate(encoded)
 
 
 def take_rows(features: Any, rows: slice, size: int) -> Any:
     """Some rows of every array, padded to `size` rows by repeating the first of them."""
 
-    def take(leaf: np.ndarray) -> Array:
+    def take(leaf: np.ndarray) -> np.ndarray:
         part = leaf[rows]
         padding = np.repeat(part[:1], size - len(part), axis=0)
-        return jnp.asarray(np.concatenate([part, padding]))
+        return np.concatenate([part, padding])
 
     return jax.tree.map(take, features)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vtr_jax.cluster import to_host
 from vtr_jax.data.split import Split
 from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
@@ -19,6 +20,7 @@ from vtr_jax.evaluation.protocol import ProtocolCard
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, EmclScoring, Scoring
 from vtr_jax.evaluation.similarity import SimilarityTiles
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.sharding import process_rows
 from vtr_jax.versions import software_versions
 
 FRAME_CHOICES = {0: "head", 1: "tail", 2: "uniform"}
@@ -85,7 +87,7 @@ def retriever_sha256(retriever: Retriever) -> str:
     tree = {"params": retriever.params, "state": retriever.state}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         digest.update(jax.tree_util.keystr(path, simple=True, separator="/").encode())
-        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+        digest.update(np.ascontiguousarray(to_host(leaf), np.float32).tobytes())
     return digest.hexdigest()
 
 
@@ -134,7 +136,9 @@ def evaluate_split(
     batch_size = rounded_batch_size(settings.batch_size, mesh)
     if tokens is None:
         tokens = tokenize(split.captions, settings.max_words)
-    text = encode_captions(retriever, caption_batches(tokens, batch_size), mesh, settings.scoring)
+    rows = process_rows(mesh, batch_size)
+    captions = caption_batches(tokens, batch_size, rows)
+    text = encode_captions(retriever, captions, mesh, settings.scoring)
     clips = clip_batches(
         store,
         split,
@@ -142,6 +146,7 @@ def evaluate_split(
         max_frames=settings.max_frames,
         slice_framepos=settings.slice_framepos,
         frame_order=settings.frame_order,
+        rows=rows,
     )
     video = encode_clips(retriever, clips, mesh, settings.scoring)
     tiles = SimilarityTiles(

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Protocol
 
-import jax
 import numpy as np
 
+from vtr_jax.cluster import to_host
 from vtr_jax.evaluation.encode import take_rows
 from vtr_jax.evaluation.rank_counter import RankCounter, caption_blocks, collect_own_scores
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, Scoring, scored
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.sharding import put_beside
 
 Tile = tuple[int, int, np.ndarray]
 
@@ -60,9 +61,10 @@ class SimilarityTiles:
         return self.scoring.row_multiple(self.retriever.config)
 
     def _tile(self, rows: slice, columns: slice, height: int) -> Tile:
-        text = take_rows(self.text, rows, height)
-        video = take_rows(self.video, columns, min(self.tile, self.num_clips))
-        tile_tv = np.asarray(scored(self.scoring, self.retriever, text, video))
+        width = min(self.tile, self.num_clips)
+        text, video = take_rows(self.text, rows, height), take_rows(self.video, columns, width)
+        placed = put_beside((text, video), self.retriever.params)
+        tile_tv = to_host(scored(self.scoring, self.retriever, *placed))
         count_t, count_v = rows.stop - rows.start, columns.stop - columns.start
         return rows.start, columns.start, tile_tv[:count_t, :count_v]
 
@@ -72,11 +74,11 @@ class SimilarityTiles:
     def _strips(self, multiple: int) -> Iterator[np.ndarray]:
         """Whole rows, some at a time; only the last strip may have another height."""
         height, texts = self._strip_height(multiple), len(self.caption_clip)
-        video = jax.tree.map(jax.numpy.asarray, self.video)
+        video = put_beside(self.video, self.retriever.params)
         for start in range(0, texts, height):
             rows = slice(start, min(start + height, texts))
-            text = take_rows(self.text, rows, rows.stop - rows.start)
-            yield np.asarray(scored(self.scoring, self.retriever, text, video))
+            text = put_beside(take_rows(self.text, rows, rows.stop - start), self.retriever.params)
+            yield to_host(scored(self.scoring, self.retriever, text, video))
 
     def _whole_rows(self, multiple: int) -> Iterator[Tile]:
         """Strips cut again where a clip's captions end, so that no tile parts them."""

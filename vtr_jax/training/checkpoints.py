@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from vtr_jax import cluster
 from vtr_jax.checkpoint import (
     CHECKPOINTS_FOLDER,
     RETRIEVER_ITEM,
@@ -173,12 +174,15 @@ class RunCheckpoints:
         folder = self.workdir / DAMAGED_FOLDER
         taken = len(list(folder.glob(f"{step}.*")))
         target = folder / f"{step}.{taken + 1}"
-        if jax.process_index() == 0:
-            folder.mkdir(exist_ok=True)
-            (self.folder / str(step)).rename(target)
-            self._recorder.forget(step)
+        cluster.on_first(self._move, self.folder / str(step), target)
+        self._recorder.forget(step)
         self._manager.reload()
         return f"the checkpoint of step {step} is damaged, moved to {target}: {error}"
+
+    @staticmethod
+    def _move(checkpoint: Path, target: Path) -> None:
+        target.parent.mkdir(exist_ok=True)
+        checkpoint.rename(target)
 
     def has_scores(self, step: int) -> bool:
         """Whether a checkpoint was evaluated."""
@@ -187,11 +191,14 @@ class RunCheckpoints:
     def add_scores(self, step: int, metrics: Mapping[str, float]) -> None:
         """Give a complete checkpoint its scores, where it was saved before it was evaluated."""
         self._recorder.forget(step)
-        path = scores_file(self.workdir, step)
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(dict(metrics)).encode())
+        cluster.on_first(self._write_scores, scores_file(self.workdir, step), metrics)
         self._recorder.expect(step)
         self._manager.reload()
+
+    @staticmethod
+    def _write_scores(path: Path, metrics: Mapping[str, float]) -> None:
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, json.dumps(dict(metrics)).encode())
 
     def finish(self) -> None:
         """Wait until everything is on disk; raises OSError where it could not be written."""

@@ -6,10 +6,9 @@ import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import jax
-
 from vtr_jax.checkpoint import CHECKPOINTS_FOLDER, CHECKSUMS_FOLDER, checksums_file
 from vtr_jax.checksums import directory_checksums
+from vtr_jax.cluster import is_first
 from vtr_jax.files import write_atomically
 
 
@@ -32,7 +31,7 @@ class ChecksumRecorder:
 
     def forget(self, step: int) -> None:
         """Remove the record of a step."""
-        if jax.process_index() == 0:
+        if is_first():
             checksums_file(self._workdir, step).unlink(missing_ok=True)
 
     def record_finished(self) -> None:
@@ -41,7 +40,7 @@ class ChecksumRecorder:
         if step is None or not self._folder(step).is_dir():
             return
         self._expected = None
-        if jax.process_index() == 0:
+        if is_first():
             self._running.append(self._pool.submit(self._record, step))
 
     def finish(self) -> None:

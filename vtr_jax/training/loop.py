@@ -12,11 +12,12 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from vtr_jax.cluster import is_first
 from vtr_jax.lock import only_process
 from vtr_jax.sharding import put_batch
 from vtr_jax.training.progress import DivergedError, Progress, say
 from vtr_jax.training.run import Run
-from vtr_jax.training.run_log import RunLog, step_line
+from vtr_jax.training.run_log import open_log, step_line
 from vtr_jax.training.run_record import check_workdir
 from vtr_jax.training.step import BATCH_KEYS, TrainState, compile_train_step
 from vtr_jax.training.stop_request import StopRequest, stop_requests
@@ -70,15 +71,21 @@ def _next_batch(
     try:
         return next(batches)
     except OSError:
-        _save(run, progress, step - 1)
+        _save_alone(run, progress, step - 1)
         raise
+
+
+def _save_alone(run: Run, progress: Progress, step: int) -> None:
+    """Save before an error ends this process, where others need not take part in that."""
+    if jax.process_count() == 1:
+        _save(run, progress, step)
 
 
 def _evaluate(run: Run, progress: Progress, step: int) -> dict[str, float]:
     try:
         scores = run.evaluate()
     except OSError:
-        _save(run, progress, step)
+        _save_alone(run, progress, step)
         raise
     if scores:
         progress.log.write("evaluation", step, scores)
@@ -139,13 +146,13 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     """
     check_workdir(workdir)
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
+        if is_first():
             stack.enter_context(only_process(workdir, "training"))
         run = Run(config, workdir)
         stack.callback(run.checkpoints.close)
         start, notes = run.resume()
         say(_first_lines(run, start, notes))
-        log = RunLog(workdir, start, config.tensorboard)
+        log = open_log(workdir, start, config.tensorboard)
         stack.callback(log.close)
         protocol = run.validation_protocol()
         if protocol and not start:
@@ -153,7 +160,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         progress = Progress(run, log, good_step=start or None)
         _catch_up(run, progress, start)
         # No bar where nobody watches: a log file keeps its lines.
-        bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=None)
+        silent = None if is_first() else True
+        bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=silent)
         stack.enter_context(bar)
         batches = stack.enter_context(contextlib.closing(run.batches(start)))
         _train_steps(run, progress, batches, bar, stack.enter_context(stop_requests()))

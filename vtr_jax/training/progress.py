@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from vtr_jax.cluster import is_first
 from vtr_jax.training.run import Run
-from vtr_jax.training.run_log import RunLog
+from vtr_jax.training.run_log import NoLog, RunLog
 
 # Steps that may be computed while the host goes on: each of them holds a batch in device memory.
 MAX_STEPS_AHEAD = 2
@@ -33,7 +34,7 @@ class Progress:
     """Metrics of steps that were started but not yet looked at, and where time went."""
 
     run: Run
-    log: RunLog
+    log: RunLog | NoLog
     good_step: int | None = None
     pending: collections.deque = dataclasses.field(default_factory=collections.deque)
     window_start: float = dataclasses.field(default_factory=time.perf_counter)
@@ -118,7 +119,9 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """A line above the progress bar, at once also where the output is a file."""
+    """A line above the progress bar, at once also where the output is a file; one process's."""
+    if not is_first():
+        return
     with tqdm.external_write_mode():
         print(text, flush=True)
 

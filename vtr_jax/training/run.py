@@ -12,6 +12,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from vtr_jax import cluster
 from vtr_jax.checkpoint import checkpoint_steps, write_description
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import write_trained_clips
@@ -22,7 +23,7 @@ from vtr_jax.evaluation.evaluate import (
     require_resolution,
 )
 from vtr_jax.models.retriever import Retriever
-from vtr_jax.sharding import check_batch_divides, make_mesh
+from vtr_jax.sharding import check_batch_divides, make_mesh, process_rows
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.config import check_config, runtime_of
 from vtr_jax.training.optimizer import (
@@ -83,6 +84,7 @@ def step_settings(config: ConfigDict, retriever: Retriever, schedule: Schedule) 
         ema_decay=config.ema_decay,
         spike_factor=config.spike_factor,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
+        cached_micro_batches=config.batch_size // (config.micro_batch_size or config.batch_size),
     )
 
 
@@ -109,6 +111,8 @@ class Run:
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh.to_dict())
         check_batch_divides(config.batch_size // config.gradient_accumulation_steps, self.mesh)
+        if config.micro_batch_size:
+            check_batch_divides(config.micro_batch_size, self.mesh)
         self.data: RunData = load_run_data(config)
         self.plan = BatchPlan.of(
             self.data.train,
@@ -160,6 +164,13 @@ class Run:
         jax.eval_shape(step, self.state, batch, jax.random.key(0))
 
     def _open_workdir(self) -> None:
+        cluster.wait_for_all("workdir was read")
+        cluster.on_first(self._describe)
+        self.checkpoints = RunCheckpoints(
+            self.workdir, self.config.keep_last, self.config.evaluation.metric
+        )
+
+    def _describe(self) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_record(self.workdir, self.resolved)
         write_trained_clips(self.workdir, self.data.train)
@@ -173,9 +184,6 @@ class Run:
                 self.settings.config,
                 {"source": {"trained_from": self.config.init or "seed"}, "selection": selection},
             )
-        self.checkpoints = RunCheckpoints(
-            self.workdir, self.config.keep_last, self.config.evaluation.metric
-        )
 
     def resume(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint, if the run has any.
@@ -210,8 +218,7 @@ class Run:
             frame_order=data.train_frame_order,
             caption_mode=data.caption_mode,
             allow_repeated_clips=data.allow_repeated_clips,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=process_rows(self.mesh, self.config.batch_size),
             num_threads=data.num_threads or None,
             augmentation=data.augmentation,
         )

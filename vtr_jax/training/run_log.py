@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.cluster import is_first
 from vtr_jax.files import naming, write_atomically
 
 LOG_FILE = "metrics.jsonl"
@@ -65,6 +66,21 @@ class RunLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+class NoLog:
+    """The log of a process that leaves writing to another."""
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def open_log(workdir: Path, resumed_step: int, tensorboard: bool) -> RunLog | NoLog:
+    """The log of this process: see RunLog."""
+    return RunLog(workdir, resumed_step, tensorboard) if is_first() else NoLog()
 
 
 def _is_not_finite(value: Any) -> bool:

@@ -11,6 +11,7 @@ from vtr_jax.checkpoint import DESCRIPTION_FILE, config_from_json, load_retrieve
 from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever, init_retriever
+from vtr_jax.sharding import local_mesh
 from vtr_jax.training.config import clip_of
 
 # Below, the towers of a run from scratch would learn next to nothing.
@@ -53,7 +54,8 @@ def starting_retriever(config: ConfigDict) -> Retriever:
     if not config.init:
         description = recipe_named(recipe).config(clip_of(config), options, sizes)
         return init_retriever(description, key)
-    source = load_retriever(config.init)
+    # Whole in every process: what is made of it is laid out on the run's mesh afterwards.
+    source = load_retriever(config.init, local_mesh())
     if source.config.recipe == "clip" and recipe != "clip":
         return initialise_from_clip(source, recipe, key, options, sizes)
     wanted = recipe_named(recipe).config(source.config.clip, options, sizes)

@@ -17,8 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.models.runtime import Runtime
-from vtr_jax.sharding import batch_sharding, shardings
-from vtr_jax.training.accumulation import accumulated, scalar_terms
+from vtr_jax.sharding import batch_sharding, put_tree, shardings
+from vtr_jax.training.accumulation import ValueAndGrad, accumulated, scalar_terms
+from vtr_jax.training.cached_gradients import cached_value_and_grad
 from vtr_jax.training.guard import chosen, initial_guard, judge
 
 TrainState = dict[str, Any]
@@ -34,7 +35,8 @@ class StepSettings:
 
     optimizer: the transformation whose update is added. config, runtime: the retriever's.
     ema_decay: of the average of the parameters, 0 for none. spike_factor: see guard.judge.
-    gradient_accumulation_steps: micro-batches a step, see accumulation.
+    gradient_accumulation_steps: micro-batches a step, see accumulation. cached_micro_batches: into
+    how many a batch is cut to save memory, see cached_gradients.
     """
 
     config: RetrieverConfig
@@ -43,6 +45,7 @@ class StepSettings:
     ema_decay: float = 0.0
     spike_factor: float = 0.0
     gradient_accumulation_steps: int = 1
+    cached_micro_batches: int = 1
 
 
 def abstract_batch(
@@ -82,10 +85,10 @@ def initial_train_state(retriever: Retriever, settings: StepSettings, mesh: Mesh
     state takes the retriever's arrays over: the first step deletes them. "ema", the average of
     the parameters, is there if the settings want one; it starts as the parameters.
     """
-    params = jax.device_put(retriever.params, shardings(retriever.params, mesh))
+    params = put_tree(retriever.params, shardings(retriever.params, mesh))
     make = functools.partial(_beside, settings=settings)
     beside = jax.jit(make, out_shardings=shardings(jax.eval_shape(make, params), mesh))(params)
-    state = jax.device_put(retriever.state, shardings(retriever.state, mesh))
+    state = put_tree(retriever.state, shardings(retriever.state, mesh))
     average = {"ema": jax.tree.map(jnp.copy, params)} if settings.ema_decay else {}
     return {"params": params, "state": state, **beside, **average}
 
@@ -109,6 +112,18 @@ def batch_loss(
     return retriever.loss(text, video, rng=key)
 
 
+def _value_and_grad(settings: StepSettings) -> ValueAndGrad:
+    """The loss and gradients of a batch, in one go or with cached gradients."""
+    if settings.cached_micro_batches == 1:
+        return jax.value_and_grad(functools.partial(batch_loss, settings=settings), has_aux=True)
+    return functools.partial(
+        cached_value_and_grad,
+        config=settings.config,
+        runtime=settings.runtime,
+        micro_batches=settings.cached_micro_batches,
+    )
+
+
 def train_step(
     train_state: TrainState, batch: Batch, key: Array, settings: StepSettings
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -118,9 +133,8 @@ def train_step(
     logit_scale (before the step), gradient_norm (before clipping), update_norm, both norms of
     each component (gradient_norm/visual, parameter_norm/visual), and those of guard.judge.
     """
-    grad_fn = jax.value_and_grad(functools.partial(batch_loss, settings=settings), has_aux=True)
-    gradients_of = accumulated(grad_fn, settings.gradient_accumulation_steps)
     params = train_state["params"]
+    gradients_of = accumulated(_value_and_grad(settings), settings.gradient_accumulation_steps)
     (loss, terms), gradients = gradients_of(params, train_state["state"], batch, key)
     gradient_norm = optax.tree.norm(gradients)
     apply, guard, verdict = judge(train_state["guard"], loss, gradient_norm, settings.spike_factor)
