@@ -37,7 +37,7 @@ TASK_OPTIONS = ("sim_header", "loose_type", "linear_patch")
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: config[name] for name in TASK_OPTIONS if name in config}
-    return {**named, **config["train_weights"]}
+    return {**named, **config.get("train_weights", {})}
 
 
 def _evaluated(name: str, strong_patches: bool) -> Callable[[Outputs], Any]:
