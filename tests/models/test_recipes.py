@@ -20,7 +20,7 @@ def test_names_are_the_keys():
 
 
 def test_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(ValueError, match="expected one of clip, clip4clip, got 'clip4'"):
+    with pytest.raises(ValueError, match="expected one of clip, clip4clip, .*got 'clip4'"):
         recipe_named("clip4")
 
 
