@@ -56,6 +56,10 @@ setup(
         "test": TEST,
         "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],  # NVIDIA GPUs
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],  # TPUs
+        # `vtr compile --topology=v5e:16x16` without a TPU. The release of libtpu that jax 0.10.2
+        # names for its own TPU extra; not part of "test": 213 MB, 684 MB installed, and every
+        # program that imports jax beside it looks for a TPU first.
+        "compile": ["libtpu==0.0.42.*"],
         "tensorboard": ["tensorboardX>=2.6"],  # --config.tensorboard=True, without TensorFlow
         # Preparing on many machines; it takes protobuf and Pillow back to its own bounds.
         "beam": ["apache-beam>=2.77"],

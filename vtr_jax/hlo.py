@@ -30,7 +30,11 @@ class HloArray:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a program. operands: names of instructions of the same computation."""
+    """One line of a program.
+
+    operands: names of instructions of the same computation. attributes: what follows them; of a
+    constant or a parameter what stands in its parentheses.
+    """
 
     name: str
     opcode: str
@@ -96,7 +100,7 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
     end = _closing(rest, len(opcode))
     operands = tuple(re.findall(r"%([\w.\-]+)", rest[len(opcode) : end]))
     attributes = rest[end + 1 :]
-    if opcode == "constant":
+    if opcode in ("constant", "parameter"):
         attributes = rest[len(opcode) : end + 1]
     return Instruction(name, opcode, _arrays(kind), operands, attributes, is_root)
 

@@ -1,0 +1,182 @@
+"""A train step compiled for this machine's devices and measured without being run."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import jax
+import pytest
+
+from vtr_jax.cli import main
+from vtr_jax.compile.analysis import (
+    DoesNotFit,
+    Memory,
+    _explained,
+    abstract_step,
+    compile_step,
+    model_flops,
+    step_flops,
+)
+from vtr_jax.compile.chips import CHIPS, chip_of
+from vtr_jax.compile.roofline import roofline
+from vtr_jax.compile.search import Outcome, Trial, search, search_table, trials
+from vtr_jax.compile.text import report_text
+from vtr_jax.training.command import read_config
+from vtr_jax.training.step import batch_loss
+
+TINY = (
+    "--config.clip.image_resolution=32",
+    "--config.clip.patch_size=8",
+    "--config.clip.vision_width=128",
+    "--config.clip.vision_layers=4",
+    "--config.clip.text_width=64",
+    "--config.clip.text_layers=3",
+    "--config.clip.embed_dim=64",
+    "--config.clip.vocab_size=128",
+    "--config.batch_size=4",
+    "--config.data.max_frames=2",
+    "--config.tile=63",  # so that nothing that another test traced is found again
+)
+SMOKE = "configs/clip4clip.py:smoke"
+
+
+@pytest.fixture
+def config(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    return read_config(SMOKE, TINY)
+
+
+def gradient_flops(step):
+    gradient = jax.value_and_grad(
+        functools.partial(batch_loss, settings=step.settings), has_aux=True
+    )
+    arguments = (step.state["params"], step.state["state"], step.batch, step.key)
+    return jax.jit(gradient).lower(*arguments).cost_analysis()["flops"]
+
+
+def test_operations_are_those_xla_counts_of_the_unrolled_model(config, monkeypatch):
+    counted = step_flops(abstract_step(config))
+    looped = gradient_flops(abstract_step(config))
+    assert looped < counted / 2  # the trap that the count is for
+    monkeypatch.setattr(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True))
+    config.tile = 62  # traced anew
+    unrolled = gradient_flops(abstract_step(config))
+    # XLA counts element-wise operations too, a tenth of so narrow a model.
+    assert counted < unrolled < 1.15 * counted
+
+
+def test_rematerialisation_adds_operations_but_not_to_the_models_own(config):
+    config.remat = True
+    assert model_flops(config) < step_flops(abstract_step(config))
+    config.remat = False
+    assert model_flops(config) == step_flops(abstract_step(config))
+
+
+@pytest.fixture(scope="module")
+def report(request):
+    path = request.config.rootpath / "configs" / "clip4clip.py"
+    config = read_config(f"{path}:smoke", TINY)
+    return config, compile_step(config, jax.devices()[:1])
+
+
+def test_a_report_on_this_machine_has_everything_but_a_roofline(report):
+    config, measured = report
+    assert (measured.kind, measured.devices) == ("cpu", 1)
+    memory = measured.memory
+    parameters_and_moments = 3 * sum(
+        leaf.size * 4 for leaf in jax.tree.leaves(abstract_step(config).state["params"])
+    )
+    assert memory.arguments > parameters_and_moments
+    assert memory.aliased > 0.9 * parameters_and_moments  # the state is taken over
+    assert memory.peak < memory.arguments + memory.temporaries + memory.output
+    assert measured.traffic > memory.arguments
+    assert measured.collectives == {} and measured.sent == 0
+    assert measured.roofline is None and measured.fits and measured.unknown_loops == ()
+    text = report_text(config, measured)
+    assert "no roofline: the peak of cpu" in text and "TFLOP" in text
+
+
+def test_the_command_prints_the_same_as_json(report, capsys, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    assert main(["compile", f"--config={SMOKE}", *TINY, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["config"]["batch_size"] == 4 and values["topology"] is None
+    assert values["report"]["flops"] == report[1].flops
+    assert values["report"]["memory"]["peak"] == report[1].memory.peak
+
+
+def test_a_topology_without_libtpu_names_the_extra(capsys, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["compile", f"--config={SMOKE}", "--topology=v5e:2x4"]) == 1
+    assert "pip install 'vtr_jax[compile]'" in capsys.readouterr().err
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_compiled(config, eight_devices):
+    config.batch_size = 12
+    with pytest.raises(ValueError, match="nearest valid: --config.batch_size=8 or"):
+        compile_step(config, eight_devices)
+
+
+@pytest.fixture
+def eight_devices(monkeypatch):
+    """Stands for a pod whose mesh is only asked for its sizes."""
+
+    class Mesh:
+        shape = {"data": 8, "fsdp": 1, "tensor": 1}
+
+    monkeypatch.setattr("vtr_jax.compile.analysis.make_mesh", lambda sizes, devices: Mesh())
+    return [None] * 8
+
+
+def test_a_roofline_is_as_long_as_its_busiest_resource():
+    line = roofline(
+        CHIPS["TPU v5 lite"],
+        chips=4,
+        step_flops=4 * 197e12,
+        model_flops=2 * 197e12,
+        traffic=819e9 / 2,
+        sent=400e9,
+    )
+    assert (line.compute, line.memory, line.interconnect) == (1.0, 0.5, 4.0)
+    assert (line.step, line.bound, line.mfu) == (4.0, "interconnect", 0.125)
+    assert chip_of("cpu") is None
+
+
+def test_what_does_not_fit_is_told_apart_from_other_failures():
+    full = RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory. Used 25.31G of 15.75G hbm. More")
+    assert isinstance(_explained(full), DoesNotFit)
+    assert "25.31GB of the 15.75GB" in str(_explained(full))
+    other = RuntimeError("INTERNAL: a mistake of the compiler")
+    assert _explained(other) is other
+    assert Memory(10, 5, 8, 7, 1, None).peak == 17
+
+
+def test_a_search_sorts_what_fits_first_and_marks_the_rest(config, report):
+    config.batch_size = 16
+    ways = list(trials(config, 8))
+    assert Trial(1, 1, False, 0) in ways and Trial(8, 1, True, 0) in ways
+    assert Trial(1, 2, False, 0) in ways and len(set(ways)) == len(ways)
+    assert all(way.micro_batch_size % (8 // way.tensor) == 0 for way in ways)
+
+    def compiled(changed, devices):
+        if not changed.remat:
+            raise DoesNotFit("needs 20GB of the 16GB a chip has")
+        assert changed.mesh.data == -1
+        return report[1]
+
+    told = []
+    outcomes = search(config, [None] * 8, compiled, told.append)
+    assert len(told) == len(outcomes) == len(ways)
+    fits = [outcome.fits for outcome in outcomes]
+    assert fits == sorted(fits, reverse=True) and any(fits) and not all(fits)
+    table = search_table(outcomes)
+    assert table.count("DOES NOT FIT: needs 20GB") == fits.count(False)
+    assert not Outcome(ways[0], None, "why").fits
+
+
+def test_a_search_that_no_mesh_divides_is_refused(config):
+    config.batch_size = 6
+    with pytest.raises(ValueError, match="batch_size 6 is not divisible by 8"):
+        search(config, [None] * 8, tell=lambda line: None)

@@ -1,0 +1,237 @@
+"""One train step of a config, compiled for some devices and measured without being run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vtr_jax.checkpoint import config_from_json, read_description
+from vtr_jax.collectives import collective_totals, collectives
+from vtr_jax.compile.chips import Chip, chip_of
+from vtr_jax.compile.flops import matmul_flops
+from vtr_jax.compile.roofline import Roofline, roofline
+from vtr_jax.compile.traffic import memory_traffic
+from vtr_jax.hlo import read_program
+from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.retriever import Retriever, abstract_retriever
+from vtr_jax.sharding import check_batch_divides, make_mesh
+from vtr_jax.training.config import check_config, clip_of, runtime_of
+from vtr_jax.training.optimizer import warmup_cosine
+from vtr_jax.training.run import step_settings
+from vtr_jax.training.step import (
+    StepSettings,
+    abstract_batch,
+    abstract_train_state,
+    compile_train_step,
+    train_step,
+)
+
+# The schedule's length is a number in the program: it changes nothing that is measured.
+STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. limit: what it has, None where that is not known.
+
+    The output is written over the arguments that the step takes over (aliased). peak: all that is
+    there at once.
+    """
+
+    arguments: int
+    temporaries: int
+    output: int
+    aliased: int
+    code: int
+    limit: int | None
+
+    @property
+    def peak(self) -> int:
+        """Arguments, temporaries, program, and what of the output has a place of its own."""
+        return self.arguments + self.temporaries + self.code + self.output - self.aliased
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+    """What one compiled step needs.
+
+    devices of kind. mesh: sizes of its axes. memory, traffic (bytes moved to and from it) and sent
+    (bytes): of one device. flops: as matmul_flops, of all devices; model_flops: without what
+    rematerialisation and cached gradients compute twice. collectives: collective_totals. roofline:
+    None where the chip's figures are not known.
+    """
+
+    kind: str
+    devices: int
+    mesh: dict[str, int]
+    memory: Memory
+    flops: int
+    model_flops: int
+    traffic: int
+    sent: float
+    collectives: dict[str, dict[str, int]]
+    roofline: Roofline | None
+    compile_seconds: float
+    unknown_loops: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the devices have the memory, as far as theirs is known."""
+        return self.memory.limit is None or self.memory.peak <= self.memory.limit
+
+
+class DoesNotFit(ValueError):
+    """The compiler itself says that a program needs more memory than the chip has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractStep:
+    """A config's train step in shapes: all that compiling it needs."""
+
+    config: ConfigDict
+    settings: StepSettings
+    state: Any
+    batch: Any
+    key: Any
+
+
+def described_retriever(config: ConfigDict) -> Retriever:
+    """The retriever that a run of a config would train, as shapes; init is read for its sizes."""
+    recipe, runtime = recipe_named(config.recipe), runtime_of(config)
+    clip = clip_of(config)
+    if config.init:
+        clip = config_from_json(read_description(config.init)["retriever"]).clip
+    description = recipe.config(clip, config.options.to_dict(), config.sizes.to_dict())
+    return abstract_retriever(description, runtime)
+
+
+def abstract_step(config: ConfigDict) -> AbstractStep:
+    """The step of a config; raises ValueError for settings that no run can have."""
+    check_config(config)
+    retriever, data = described_retriever(config), config.data
+    schedule = warmup_cosine(STEPS, config.optimizer.warmup_proportion)
+    settings = step_settings(config, retriever, schedule)
+    resolution = retriever.config.clip.vision.image_resolution
+    return AbstractStep(
+        config,
+        settings,
+        abstract_train_state(retriever, settings),
+        abstract_batch(config.batch_size, data.max_frames, resolution, data.max_words),
+        jax.eval_shape(lambda: jax.random.key(0)),
+    )
+
+
+def step_flops(step: AbstractStep) -> int:
+    """Operations of a step's matrix products, what it computes twice included."""
+    function = functools.partial(train_step, settings=step.settings)
+    return matmul_flops(function, step.state, step.batch, step.key)
+
+
+def model_flops(config: ConfigDict) -> int:
+    """Operations of a step that computes nothing twice: what utilisation is counted by.
+
+    Rematerialised blocks and the second pass of cached gradients are left out; tiles of similarity
+    heads, which are always computed again in the backward pass, are not.
+    """
+    once = config.copy_and_resolve_references()
+    once.remat = False
+    if "micro_batch_size" in once:
+        once.micro_batch_size = 0
+    return step_flops(abstract_step(once))
+
+
+def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> StepReport:
+    """Compile the train step of a config for some devices, real or described.
+
+    Raises ValueError for a mesh or a batch that does not fit the devices, DoesNotFit where the
+    compiler finds too little memory.
+    """
+    mesh = make_mesh(config.mesh.to_dict(), devices)
+    check_batch_divides(config.batch_size // config.gradient_accumulation_steps, mesh)
+    step = abstract_step(config)
+    started = time.perf_counter()
+    jitted = compile_train_step(step.settings, step.state, mesh)
+    lowered = jitted.lower(step.state, step.batch, step.key)  # type: ignore[attr-defined]
+    try:
+        compiled = lowered.compile()
+    except Exception as error:  # jaxlib raises its own kind, without a class for this case
+        raise _explained(error) from error
+    seconds = time.perf_counter() - started
+    return _report(step, mesh, compiled, seconds)
+
+
+def _explained(error: Exception) -> Exception:
+    text = " ".join(str(error).split())
+    found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", text)
+    if found:
+        return DoesNotFit(f"needs {found.group(1)}B of the {found.group(2)}B a chip has")
+    return DoesNotFit(text[:300]) if "RESOURCE_EXHAUSTED" in text else error
+
+
+def _report(step: AbstractStep, mesh: Mesh, compiled: Any, seconds: float) -> StepReport:
+    device = mesh.devices.flat[0]
+    return report_of(
+        step,
+        device.device_kind,
+        dict(mesh.shape),
+        memory_of(compiled.memory_analysis(), _limit(device)),
+        compiled.as_text(),
+        seconds,
+    )
+
+
+def report_of(
+    step: AbstractStep, kind: str, mesh: dict[str, int], memory: Memory, text: str, seconds: float
+) -> StepReport:
+    """The report on a compiled program, from its text and the memory that it takes."""
+    devices = functools.reduce(lambda a, b: a * b, mesh.values())
+    program = read_program(text)
+    exchanges = collectives(program, devices)
+    sent = sum(each.sent for each in exchanges)
+    traffic, flops, once = memory_traffic(program), step_flops(step), model_flops(step.config)
+    chip = chip_of(kind)
+    return StepReport(
+        kind=kind,
+        devices=devices,
+        mesh=mesh,
+        memory=memory,
+        flops=flops,
+        model_flops=once,
+        traffic=traffic,
+        sent=sent,
+        collectives=collective_totals(exchanges),
+        roofline=roofline(chip, devices, flops, once, traffic, sent) if chip else None,
+        compile_seconds=seconds,
+        unknown_loops=program.unknown_loops,
+    )
+
+
+def memory_of(analysis: Any, limit: int | None) -> Memory:
+    """XLA's own account of a compiled program's memory on one device."""
+    return Memory(
+        arguments=analysis.argument_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        output=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+        code=analysis.generated_code_size_in_bytes,
+        limit=limit,
+    )
+
+
+def _limit(device: jax.Device) -> int | None:
+    chip: Chip | None = chip_of(device.device_kind)
+    if chip is not None:
+        return chip.hbm
+    try:
+        statistics = device.memory_stats() or {}
+    except Exception:  # a backend that keeps none says so by an error
+        return None
+    return statistics.get("bytes_limit")

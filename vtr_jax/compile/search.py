@@ -1,0 +1,132 @@
+"""Trying meshes, rematerialisation and micro-batches: which way of training a config is best."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from vtr_jax.compile.analysis import DoesNotFit, StepReport, compile_step
+from vtr_jax.compile.text import gigabytes
+
+# Shares of the batch whose activations are in memory at once.
+MICRO_BATCHES = (1, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One way to train a config: the mesh's fsdp and tensor axes, and what is recomputed.
+
+    micro_batch_size: 0 for the whole batch at once.
+    """
+
+    fsdp: int
+    tensor: int
+    remat: bool
+    micro_batch_size: int
+
+    def applied(self, config: ConfigDict) -> ConfigDict:
+        """A copy of a config that trains this way."""
+        changed = config.copy_and_resolve_references()
+        changed.mesh.update({"data": -1, "fsdp": self.fsdp, "tensor": self.tensor})
+        changed.remat = self.remat
+        if "micro_batch_size" in changed:
+            changed.micro_batch_size = self.micro_batch_size
+        return changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a trial: a report, or why there is none."""
+
+    trial: Trial
+    report: StepReport | None
+    reason: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the step was compiled and has the memory."""
+        return self.report is not None and self.report.fits
+
+    @property
+    def order(self) -> tuple[bool, float, float]:
+        """Sorts what fits first, then the shorter step, then the smaller peak of memory."""
+        if self.report is None:
+            return (True, float("inf"), float("inf"))
+        line = self.report.roofline
+        return (not self.fits, line.step if line else 0.0, float(self.report.memory.peak))
+
+
+def trials(config: ConfigDict, devices: int) -> Iterator[Trial]:
+    """The ways worth trying: parameters whole, split over a few devices, or over all."""
+    few = next((size for size in (8, 4, 2) if devices % size == 0 and size < devices), None)
+    meshes = [(1, 1), (devices, 1), *([(few, 1), (1, 2)] if few else [])]
+    for fsdp, tensor in dict.fromkeys(meshes):
+        for share in MICRO_BATCHES if "micro_batch_size" in config else (1,):
+            size = config.batch_size // share
+            parts = devices // tensor
+            if config.batch_size % parts or (share > 1 and (size * share != config.batch_size)):
+                continue
+            if size % parts:
+                continue
+            for remat in (False, True):
+                yield Trial(fsdp, tensor, remat, 0 if share == 1 else size)
+
+
+def search(
+    config: ConfigDict,
+    devices: Sequence[jax.Device],
+    report_of: Callable[[ConfigDict, Sequence[jax.Device]], StepReport] = compile_step,
+    tell: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """Every trial's outcome, best first; tell is given a line as each is compiled.
+
+    Raises ValueError where no mesh of these devices divides the batch.
+    """
+    outcomes = []
+    for trial in trials(config, len(devices)):
+        try:
+            outcome = Outcome(trial, report_of(trial.applied(config), devices))
+        except DoesNotFit as error:
+            outcome = Outcome(trial, None, str(error))
+        tell(f"compiled {outcome_line(outcome)}")
+        outcomes.append(outcome)
+    if not outcomes:
+        raise ValueError(
+            f"--search: batch_size {config.batch_size} is not divisible by {len(devices)} devices"
+        )
+    return sorted(outcomes, key=lambda outcome: outcome.order)
+
+
+HEADER = (
+    f"{'fsdp':>5} {'tensor':>6} {'remat':>5} {'micro':>6} {'peak':>11} {'compute':>9} "
+    f"{'memory':>9} {'links':>9} {'step':>9} {'MFU':>4}"
+)
+
+
+def search_table(outcomes: Sequence[Outcome]) -> str:
+    """The outcomes in their order as a table; what does not fit is marked."""
+    rows = [f"  {outcome_line(outcome)}" for outcome in outcomes]
+    return "\n".join(
+        [f"  {HEADER}", *rows, "times in ms, at least; micro 0: the whole batch at once"]
+    )
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """One row of the table."""
+    trial, report = outcome.trial, outcome.report
+    way = (
+        f"{trial.fsdp:>5} {trial.tensor:>6} {'on' if trial.remat else 'off':>5} "
+        f"{trial.micro_batch_size:>6}"
+    )
+    if report is None:
+        return f"{way} DOES NOT FIT: {outcome.reason}"
+    line = report.roofline
+    seconds = (line.compute, line.memory, line.interconnect, line.step) if line else ()
+    times = " ".join(f"{1e3 * each:9.2f}" for each in seconds)
+    mfu = f"{100 * line.mfu:3.0f}%" if line else "no roofline"
+    return f"{way} {gigabytes(report.memory.peak)} {times} {mfu}" + (
+        "" if outcome.fits else "  DOES NOT FIT"
+    )

@@ -1,0 +1,49 @@
+"""The chips of a TPU pod slice by its name, on a machine that has none."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+# libtpu would ask Google's metadata server who it is, and write a log in /tmp.
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+# A v4 chip has two cores that a program sees as one; without being told, libtpu gives both.
+OPTIONS: dict[str, dict[str, Any]] = {"v4": {"chip_config_name": "megacore"}}
+
+
+def topology_devices(name: str) -> Sequence[jax.Device]:
+    """The chips of a slice such as v5e:16x16, in the order in which a mesh is laid over them.
+
+    They can be compiled for, nothing else. Raises ValueError naming the extra where libtpu is
+    missing, and for a name that it does not know, with its own words.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            f"--topology={name} needs libtpu, which is not installed: pip install "
+            "'vtr_jax[compile]'; without --topology the devices of this machine are compiled for"
+        )
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    generation = name.partition(":")[0]
+    try:
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **OPTIONS.get(generation, {})
+        )
+    except Exception as error:  # XLA's errors share no base class; libtpu's own words say most
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"--topology={name}: libtpu knows no such slice; expected GENERATION:SHAPE such as "
+            f"v5e:2x4, v5e:16x16 or v5p:4x4x8. libtpu says: {reason[:300]}"
+        ) from error
+    return described.devices
