@@ -54,18 +54,16 @@ def make_features(arguments: argparse.Namespace) -> tuple[TextFeatures, VideoFea
     texts, videos, frames = arguments.texts, arguments.videos, arguments.frames
     width = arguments.width
 
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32)
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape, np.float32))
 
     centre_vd = normal(videos, width)
     frames_vfd = centre_vd[:, None] + 0.5 * normal(videos, frames, width)
-    patches_vfpd = normal(videos, frames, arguments.patches, width)
-    patches_vfpd += centre_vd[:, None, None]
+    patches_vfpd = normal(videos, frames, arguments.patches, width) + centre_vd[:, None, None]
     sentence_td = centre_vd[np.arange(texts) % videos] + 4 * normal(texts, width)
-    text = TextFeatures(sentence_td, normal(texts, 0, width), np.ones((texts, 1), np.int32))
-    mask = np.ones((videos, frames), np.int32)
-    video = VideoFeatures(frames_vfd, frames_vfd, None, patches_vfpd, mask)
-    return jax.tree.map(jnp.asarray, (text, video))
+    text = TextFeatures(sentence_td, normal(texts, 0, width), jnp.ones((texts, 1), jnp.int32))
+    mask = jnp.ones((videos, frames), jnp.int32)
+    return text, VideoFeatures(frames_vfd, frames_vfd, None, patches_vfpd, mask)
 
 
 def fastest(function: Callable[[], Any], runs: int) -> tuple[np.ndarray, list[float], list[float]]:
