@@ -175,6 +175,21 @@ def evaluate(arguments: Sequence[str]) -> None:
     cluster.on_first(print, report)
 
 
+def compile_step(arguments: Sequence[str]) -> None:
+    """Compile a train step for a TPU pod or this machine: memory, operations, shortest time."""
+    from vtr_jax.compile.command import EPILOG, add_arguments, run_compile
+    from vtr_jax.training.command import read_config
+
+    parser = _parser("compile", compile_step, EPILOG)
+    add_arguments(parser)
+    known, rest = parser.parse_known_args(arguments)
+    print(
+        run_compile(
+            read_config(known.config, rest), known.topology, known.search, as_json=known.json
+        )
+    )
+
+
 def parity(arguments: Sequence[str]) -> None:
     """Compare a retriever with numbers that an original program recorded, array by array."""
     from vtr_jax.parity.command import EPILOG, add_arguments, run
@@ -190,6 +205,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
+    "compile": compile_step,
     "parity": parity,
 }
 
