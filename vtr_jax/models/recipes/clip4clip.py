@@ -33,11 +33,6 @@ from vtr_jax.models.recipes.linear_patch import (
     check_linear_patch,
     unused_patch_parameters,
 )
-from vtr_jax.models.recipes.linear_patch import (
-    LINEAR_PATCH_OPTIONS,
-    check_linear_patch,
-    unused_patch_parameters,
-)
 from vtr_jax.models.recipes.recipe import (
     Options,
     Parts,
