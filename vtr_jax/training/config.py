@@ -104,6 +104,49 @@ def clip_sizes(preset: str) -> ConfigDict:
     )
 
 
+def _optimizer_settings() -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": "bert_adam",  # or adamw
+            "learning_rate": 1e-4,  # of what the recipe adds to CLIP
+            "coef_lr": 1e-3,  # times this for CLIP itself
+            "weight_decay": 0.2,
+            "decay_norms": True,  # as the originals; False spares LayerNorm gains, logit_scale
+            "warmup_proportion": 0.1,
+            "b1": 0.9,
+            "b2": 0.98,
+            "eps": 1e-6,
+            "max_grad_norm": 1.0,
+            "freeze_layer_num": 0,  # -1 nothing, 0 embeddings and stems, n also the first n blocks
+            "freeze_nothing_in_3d": False,  # True: the original's mistake with a 3d patch embedding
+            "train_video_projection": False,  # True: internvideo's freeze spares it, as was meant
+        }
+    )
+
+
+def _data_settings() -> ConfigDict:
+    return ConfigDict(
+        {
+            "dataset": "table",
+            "annotations": "",
+            "store": "",
+            "options": ConfigDict(),  # of the annotation reader
+            "validation": "val",  # val, test (as the originals), holdout, or none
+            "holdout_clips": 500,
+            "max_words": 32,
+            "max_frames": 12,
+            "slice_framepos": 2,  # 0 head, 1 tail, 2 uniform
+            "train_frame_order": 0,  # 0 normal, 1 reversed, 2 shuffled
+            "eval_frame_order": 0,
+            "caption_mode": "every_caption",  # or random_caption: each clip once an epoch
+            "allow_repeated_clips": False,  # True: a clip may be its own negative, as originally
+            "augmentation": NO_AUGMENTATION,  # or rand-m7-n4-mstd0.5-inc1, as EMCL, BackBone_tvr
+            "skip_missing": False,  # True: train on the clips that the store has
+            "num_threads": 0,  # 0: all cores
+        }
+    )
+
+
 def default_config() -> ConfigDict:
     """All settings, with defaults where a default makes sense and "" where one must be given."""
     config = ConfigDict()
@@ -134,43 +177,8 @@ def default_config() -> ConfigDict:
     config.remat = False  # recompute blocks in the backward pass: less memory, more time
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
 
-    config.optimizer = ConfigDict(
-        {
-            "name": "bert_adam",  # or adamw
-            "learning_rate": 1e-4,  # of what the recipe adds to CLIP
-            "coef_lr": 1e-3,  # times this for CLIP itself
-            "weight_decay": 0.2,
-            "decay_norms": True,  # as the originals; False spares LayerNorm gains, logit_scale
-            "warmup_proportion": 0.1,
-            "b1": 0.9,
-            "b2": 0.98,
-            "eps": 1e-6,
-            "max_grad_norm": 1.0,
-            "freeze_layer_num": 0,  # -1 nothing, 0 embeddings and stems, n also the first n blocks
-            "freeze_nothing_in_3d": False,  # True: the original's mistake with a 3d patch embedding
-            "train_video_projection": False,  # True: internvideo's freeze spares it, as was meant
-        }
-    )
-    config.data = ConfigDict(
-        {
-            "dataset": "table",
-            "annotations": "",
-            "store": "",
-            "options": ConfigDict(),  # of the annotation reader
-            "validation": "val",  # val, test (as the originals), holdout, or none
-            "holdout_clips": 500,
-            "max_words": 32,
-            "max_frames": 12,
-            "slice_framepos": 2,  # 0 head, 1 tail, 2 uniform
-            "train_frame_order": 0,  # 0 normal, 1 reversed, 2 shuffled
-            "eval_frame_order": 0,
-            "caption_mode": "every_caption",  # or random_caption: each clip once an epoch
-            "allow_repeated_clips": False,  # True: a clip may be its own negative, as originally
-            "augmentation": NO_AUGMENTATION,  # or rand-m7-n4-mstd0.5-inc1, as EMCL, BackBone_tvr
-            "skip_missing": False,  # True: train on the clips that the store has
-            "num_threads": 0,  # 0: all cores
-        }
-    )
+    config.optimizer = _optimizer_settings()
+    config.data = _data_settings()
     config.evaluation = ConfigDict({"batch_size": 64, "tile": 256, "metric": "t2v R@1"})
     config.eval_every = 0  # steps; 0: after every epoch
     config.checkpoint_every = 0  # steps; 0: when evaluated
