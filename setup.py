@@ -40,6 +40,7 @@ TEST = [
     "hypothesis>=6.100",  # properties over drawn inputs
     "ruff==0.17.5",  # lint and format; pinned, since a new one may judge otherwise
     "mypy==2.4.1",  # types; pinned for the same reason
+    "pytest-xdist>=3.6",  # one process a core: compiling is what takes the time
 ]
 
 setup(

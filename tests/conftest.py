@@ -38,14 +38,16 @@ def golden_dir() -> Path:
 def _jax_settings():
     """Full float32 products, as every recorded number was compared with, and kept compilations.
 
-    VTR_TEST_CACHE names the folder of compiled programs, empty for none.
+    VTR_TEST_CACHE names the folder of compiled programs, empty for none. Each worker has one of
+    its own, because a program that is half written by another one cannot be read.
     """
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
     cache = os.environ.get("VTR_TEST_CACHE", str(REPOSITORY / ".cache" / "jax-tests"))
     if cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, worker))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
