@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 
-# libtpu would ask Google's metadata server who it is, and write a log in /tmp.
-QUIET = {
+# libtpu would ask Google's metadata server who it is, write logs in /tmp, and let one process a
+# machine load it: right for a program that runs on chips, needless for one that compiles.
+ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_LOG_DIR": "disabled",
     "TPU_STDERR_LOG_LEVEL": "3",
@@ -31,7 +33,7 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
             f"--topology={name} needs libtpu, which is not installed: pip install "
             "'vtr_jax[compile]'; without --topology the devices of this machine are compiled for"
         )
-    for variable, value in QUIET.items():
+    for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     from jax.experimental import topologies
 
@@ -43,7 +45,7 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
     except Exception as error:  # XLA's errors share no base class; libtpu's own words say most
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"--topology={name}: libtpu knows no such slice; expected GENERATION:SHAPE such as "
-            f"v5e:2x4, v5e:16x16 or v5p:4x4x8. libtpu says: {reason[:300]}"
+            f"--topology={name}: libtpu does not describe this slice; expected GENERATION:SHAPE "
+            f"such as v5e:2x4, v5e:16x16 or v5p:4x4x8. libtpu says: {reason[:300]}"
         ) from error
     return described.devices
