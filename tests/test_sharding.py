@@ -98,12 +98,31 @@ def eight_devices(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("sizes", "named", "near"),
+    [
+        ({"data": 3}, "data=3, fsdp=1, tensor=1", (8, 1, 1)),
+        ({"fsdp": 3}, "data=-1, fsdp=3, tensor=1", (2, 4, 1)),
+        ({"data": 2, "fsdp": 2}, "data=2, fsdp=2, tensor=1", (4, 2, 1)),
+        ({"data": 16}, "data=16, fsdp=1, tensor=1", (8, 1, 1)),
+        ({"data": 5, "tensor": 2}, "data=5, fsdp=1, tensor=2", (4, 1, 2)),
+        ({"tensor": 16}, "data=-1, fsdp=1, tensor=16", (1, 1, 8)),
+    ],
+)
+def test_sizes_that_do_not_use_every_device_name_the_nearest_that_do(
+    monkeypatch, sizes, named, near
+):
+    eight_devices(monkeypatch)
+    options = " ".join(
+        f"--config.mesh.{axis}={size}" for axis, size in zip(AXES, near, strict=True)
+    )
+    message = f"mesh: {named} does not use 8 devices exactly; nearest valid: {options}$"
+    with pytest.raises(ValueError, match=message):
+        make_mesh(sizes)
+
+
+@pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"data": 3}, "data=3, fsdp=1, tensor=1 does not use 8 devices exactly; data=-1,fsdp=1"),
-        ({"fsdp": 3}, "data=-1, fsdp=3, tensor=1 does not use 8 devices"),
-        ({"data": 2, "fsdp": 2}, "data=2, fsdp=2, tensor=1 does not use 8 devices"),
-        ({"data": 16}, "does not use 8 devices"),
         ({"fsdp": -1}, "must be positive, with -1 at most once"),
         ({"data": 0, "fsdp": 8}, "must be positive, with -1 at most once"),
         ({"tensor": -2}, "must be positive"),

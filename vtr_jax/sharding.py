@@ -6,6 +6,8 @@ on the end of a path, so `opt_state/mu/visual/...` finds the rule of `visual/...
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,6 +31,12 @@ PLACEMENT: tuple[tuple[str, PartitionSpec], ...] = (
     (r"blocks/mlp/proj/kernel", PartitionSpec(None, "tensor", "fsdp")),
     (r"token_embedding/embedding", PartitionSpec("fsdp", None)),
     (r"(visual|text)/projection", PartitionSpec("fsdp", None)),
+    (r"patch_embedding/kernel", PartitionSpec(None, None, None, "fsdp")),
+    (r"patch_embedding_3d/kernel", PartitionSpec(None, None, None, None, "fsdp")),
+    (r"(input|hidden)_kernel", PartitionSpec("fsdp", "tensor")),  # LSTM
+    (r"pooler/kernel", PartitionSpec("fsdp", None)),  # cross-encoder
+    (r"(text|video)_weight/linear_0/kernel", PartitionSpec("fsdp", None)),  # token weights
+    (r"gating/sentence_matrix", PartitionSpec("fsdp", None)),
     (r".*", PartitionSpec()),
 )
 
@@ -58,12 +66,32 @@ def make_mesh(
         fixed = devices
     if fixed != devices:
         text = ", ".join(f"{name}={size}" for name, size in wanted.items())
+        near = " ".join(
+            f"--config.mesh.{name}={size}" for name, size in _nearest(wanted, devices).items()
+        )
         raise ValueError(
-            f"mesh: {text} does not use {devices} devices exactly; "
-            f"data=-1,fsdp=1,tensor=1 always does"
+            f"mesh: {text} does not use {devices} devices exactly; nearest valid: {near}"
         )
     shape = tuple(wanted[name] for name in AXES)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=among)
+
+
+def _nearest(wanted: Mapping[str, int], devices: int) -> dict[str, int]:
+    """The sizes that use every device and are the least factor away from those wanted."""
+    divisors = [size for size in range(1, devices + 1) if devices % size == 0]
+    valid = [
+        sizes for sizes in itertools.product(divisors, repeat=3) if math.prod(sizes) == devices
+    ]
+
+    def distance(sizes: tuple[int, ...]) -> tuple[float, ...]:
+        asked = [wanted[name] for name in AXES]
+        away = [
+            abs(math.log(size / ask)) for size, ask in zip(sizes, asked, strict=True) if ask != -1
+        ]
+        # Of equals, the one that leaves the most to data, then to fsdp.
+        return (round(sum(away), 6), -sizes[0], -sizes[1])
+
+    return dict(zip(AXES, min(valid, key=distance), strict=True))
 
 
 def local_mesh() -> Mesh:
