@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,18 +21,18 @@ from vtr_jax.cluster import to_host
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
-# First match wins. Stacked layers have a leading axis that is never split.
+# First match wins. What is named are the last axes of an array: layers that are stacked, and the
+# taps of a patch embedding, are never split.
 PLACEMENT: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"blocks/attn/qkv/kernel", PartitionSpec(None, "fsdp", "tensor")),
-    (r"blocks/attn/qkv/bias", PartitionSpec(None, "tensor")),
-    (r"blocks/attn/out/kernel", PartitionSpec(None, "tensor", "fsdp")),
-    (r"blocks/mlp/fc/kernel", PartitionSpec(None, "fsdp", "tensor")),
-    (r"blocks/mlp/fc/bias", PartitionSpec(None, "tensor")),
-    (r"blocks/mlp/proj/kernel", PartitionSpec(None, "tensor", "fsdp")),
+    (r"blocks/attn/qkv/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"blocks/attn/qkv/bias", PartitionSpec("tensor")),
+    (r"blocks/attn/out/kernel", PartitionSpec("tensor", "fsdp")),
+    (r"blocks/mlp/fc/kernel", PartitionSpec("fsdp", "tensor")),
+    (r"blocks/mlp/fc/bias", PartitionSpec("tensor")),
+    (r"blocks/mlp/proj/kernel", PartitionSpec("tensor", "fsdp")),
     (r"token_embedding/embedding", PartitionSpec("fsdp", None)),
     (r"(visual|text)/projection", PartitionSpec("fsdp", None)),
-    (r"patch_embedding/kernel", PartitionSpec(None, None, None, "fsdp")),
-    (r"patch_embedding_3d/kernel", PartitionSpec(None, None, None, None, "fsdp")),
+    (r"patch_embedding(_3d)?/kernel", PartitionSpec("fsdp")),
     (r"(input|hidden)_kernel", PartitionSpec("fsdp", "tensor")),  # LSTM
     (r"pooler/kernel", PartitionSpec("fsdp", None)),  # cross-encoder
     (r"(text|video)_weight/linear_0/kernel", PartitionSpec("fsdp", None)),  # token weights
@@ -108,9 +108,10 @@ def placement(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     spec = next(spec for rule, spec in PLACEMENT if re.search(rf"(^|/)(?:{rule})$", path))
     if len(spec) > len(shape):
         return NamedSharding(mesh, PartitionSpec())
+    whole = [None] * (len(shape) - len(spec))
     fitting = [
         axis if axis is not None and size % mesh.shape[axis] == 0 else None
-        for axis, size in zip(spec, shape, strict=False)
+        for axis, size in zip([*whole, *spec], shape, strict=True)
     ]
     return NamedSharding(mesh, PartitionSpec(*fitting))
 
@@ -128,6 +129,30 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Where batches lie: their first axis split over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def on_mesh(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """A function to be jitted, in which `rows_split` knows the mesh."""
+
+    def call(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return call
+
+
+def rows_split(array: jax.Array) -> jax.Array:
+    """An array inside a jitted function, its rows held to be split as a batch is.
+
+    Without this XLA may take over the layout of a parameter: a device then computes a part of
+    every row. Nothing happens in functions that are not `on_mesh`, or where the rows do not
+    divide.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names != AXES or array.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return array
+    others = [PartitionSpec.UNCONSTRAINED] * (array.ndim - 1)
+    return jax.lax.with_sharding_constraint(array, PartitionSpec(BATCH_AXES, *others))
 
 
 def check_batch_divides(batch_size: int, mesh: Mesh) -> None:

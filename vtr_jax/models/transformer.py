@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 
 from vtr_jax.models.runtime import Runtime
+from vtr_jax.sharding import rows_split
 
 Initializer = Callable[..., Array]
 
@@ -143,8 +144,9 @@ class Block(nnx.Module):
         self.mlp = Mlp(width, activation, init, runtime, rngs=rngs)
 
     def __call__(self, x_blw: Array, bias: Array | None, is_causal: bool) -> Array:
-        x_blw = x_blw + self.attn(self.ln_1(x_blw), bias, is_causal)
-        return x_blw + self.mlp(self.ln_2(x_blw))
+        x_blw = rows_split(x_blw)
+        x_blw = rows_split(x_blw + self.attn(self.ln_1(x_blw), bias, is_causal))
+        return rows_split(x_blw + self.mlp(self.ln_2(x_blw)))
 
 
 class Transformer(nnx.Module):

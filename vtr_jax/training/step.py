@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.models.runtime import Runtime
-from vtr_jax.sharding import batch_sharding, put_tree, shardings
+from vtr_jax.sharding import batch_sharding, on_mesh, put_tree, shardings
 from vtr_jax.training.accumulation import ValueAndGrad, accumulated, scalar_terms
 from vtr_jax.training.cached_gradients import cached_value_and_grad
 from vtr_jax.training.guard import chosen, initial_guard, judge
@@ -177,7 +177,7 @@ def compile_train_step(
     state_shardings = shardings(train_state, mesh)
     batch_shardings = dict.fromkeys(BATCH_KEYS, batch_sharding(mesh))
     return jax.jit(
-        functools.partial(train_step, settings=settings),
+        on_mesh(functools.partial(train_step, settings=settings), mesh),
         in_shardings=(state_shardings, batch_shardings, whole),
         out_shardings=(state_shardings, whole),
         donate_argnums=0,
