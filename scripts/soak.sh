@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The long checks, each of which the tests hold in little. About ten minutes on two cores.
+# The long checks, each of which the tests hold in little. About a quarter of an hour on two cores.
 #   bash scripts/soak.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 answer_help "$@"
-install_vtr_jax "[test]"
+install_vtr_jax "[test,compile]"
 echo "== converting an archive of ViT-L/14's size: peak memory"
 .venv/bin/python scripts/soak_conversion.py
 echo "== twenty kills at random moments: equal parameters"
 .venv/bin/python scripts/soak_kills.py
+echo "== every recipe's train step compiled for eight TPU v5e chips"
+.venv/bin/python scripts/soak_compile.py

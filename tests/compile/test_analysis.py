@@ -145,9 +145,13 @@ def test_a_roofline_is_as_long_as_its_busiest_resource():
 
 
 def test_what_does_not_fit_is_told_apart_from_other_failures():
-    full = RuntimeError("RESOURCE_EXHAUSTED: Ran out of memory. Used 25.31G of 15.75G hbm. More")
-    assert isinstance(_explained(full), DoesNotFit)
-    assert "25.31GB of the 15.75GB" in str(_explained(full))
+    for said in (
+        "Ran out of memory. Used 25.31G of 15.75G hbm. More",
+        "Ran out of memory on HBM, HLO temporaries (25.31G) exceeds available HBM (15.75G).",
+    ):
+        explained = _explained(RuntimeError(f"RESOURCE_EXHAUSTED: {said}"))
+        assert isinstance(explained, DoesNotFit)
+        assert "25.31 GiB of the 15.75 GiB" in str(explained)
     other = RuntimeError("INTERNAL: a mistake of the compiler")
     assert _explained(other) is other
     assert Memory(10, 5, 8, 7, 1, None).peak == 17

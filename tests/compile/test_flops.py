@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vtr_jax.compile.analysis import abstract_step, step_flops
 from vtr_jax.compile.flops import matmul_flops
+from vtr_jax.training.command import read_config
+from vtr_jax.training.config import clip_of
 
 
 def xla_flops(function, *arguments) -> float:
@@ -80,3 +83,15 @@ def test_a_loop_of_unknown_length_is_refused():
 
     with pytest.raises(ValueError, match="how often"):
         matmul_flops(loop, jax.ShapeDtypeStruct((4, 4), jnp.float32))
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["clip4clip.py:smoke-seqLSTM", "drl.py:smoke-wti+cdcr", "emcl.py:smoke", "eercf.py:smoke"],
+)
+def test_the_step_of_every_kind_of_recipe_can_be_counted(variant, request):
+    config = read_config(str(request.config.rootpath / "configs" / variant))
+    vision = clip_of(config).vision
+    tokens = config.batch_size * config.data.max_frames * (vision.patches + 1)
+    of_blocks = 3 * 2 * 12 * vision.width**2 * vision.layers * tokens
+    assert of_blocks < step_flops(abstract_step(config)) < 10 * of_blocks

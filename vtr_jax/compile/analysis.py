@@ -42,8 +42,9 @@ STEPS = 1000
 class Memory:
     """Bytes on one device. limit: what it has, None where that is not known.
 
-    The output is written over the arguments that the step takes over (aliased). peak: all that is
-    there at once.
+    The output is written over the arguments that the step takes over (aliased). stated_peak: what
+    the TPU compiler says is in use at once at most, None elsewhere: it shares places that the
+    other figures count apart.
     """
 
     arguments: int
@@ -52,10 +53,11 @@ class Memory:
     aliased: int
     code: int
     limit: int | None
+    stated_peak: int | None = None
 
     @property
     def peak(self) -> int:
-        """Arguments, temporaries, program, and what of the output has a place of its own."""
+        """At most: arguments, temporaries, program, and what of the output has its own place."""
         return self.arguments + self.temporaries + self.code + self.output - self.aliased
 
 
@@ -170,9 +172,14 @@ def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> StepRepor
 
 def _explained(error: Exception) -> Exception:
     text = " ".join(str(error).split())
-    found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", text)
-    if found:
-        return DoesNotFit(f"needs {found.group(1)}B of the {found.group(2)}B a chip has")
+    for wording in (
+        r"Used ([\d.]+)G of ([\d.]+)G hbm",
+        r"\(([\d.]+)G\) exceeds available HBM \(([\d.]+)G",
+    ):
+        found = re.search(wording, text)
+        if found:
+            needed, there = found.groups()
+            return DoesNotFit(f"needs {needed} GiB of the {there} GiB a chip has")
     return DoesNotFit(text[:300]) if "RESOURCE_EXHAUSTED" in text else error
 
 
@@ -182,7 +189,7 @@ def _report(step: AbstractStep, mesh: Mesh, compiled: Any, seconds: float) -> St
         step,
         device.device_kind,
         dict(mesh.shape),
-        memory_of(compiled.memory_analysis(), _limit(device)),
+        memory_of(compiled.memory_analysis(), device.platform, _limit(device)),
         compiled.as_text(),
         seconds,
     )
@@ -214,8 +221,8 @@ def report_of(
     )
 
 
-def memory_of(analysis: Any, limit: int | None) -> Memory:
-    """XLA's own account of a compiled program's memory on one device."""
+def memory_of(analysis: Any, platform: str, limit: int | None) -> Memory:
+    """XLA's own account of a compiled program's memory on one device of a platform."""
     return Memory(
         arguments=analysis.argument_size_in_bytes,
         temporaries=analysis.temp_size_in_bytes,
@@ -223,6 +230,7 @@ def memory_of(analysis: Any, limit: int | None) -> Memory:
         aliased=analysis.alias_size_in_bytes,
         code=analysis.generated_code_size_in_bytes,
         limit=limit,
+        stated_peak=analysis.peak_memory_in_bytes if platform == "tpu" else None,
     )
 
 

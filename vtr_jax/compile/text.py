@@ -66,7 +66,8 @@ def report_text(config: ConfigDict, report: StepReport) -> str:
         f"  output       {gigabytes(memory.output)}, of it {gigabytes(memory.aliased).strip()} "
         "in the arguments' place",
         f"  program      {gigabytes(memory.code)}",
-        f"  peak         {gigabytes(memory.peak)}{_of_limit(report)}",
+        f"  peak         {gigabytes(memory.peak)}at most{_of_limit(report)}",
+        *_stated_peak_lines(report),
         "",
         "one step",
         f"  operations   {report.flops / 1e12:9.2f} TFLOP, the model's own "
@@ -85,6 +86,15 @@ def report_text(config: ConfigDict, report: StepReport) -> str:
 def gigabytes(size: float) -> str:
     """Bytes as 10^9, eight characters and the unit."""
     return f"{size / 1e9:8.2f} GB"
+
+
+def _stated_peak_lines(report: StepReport) -> list[str]:
+    stated = report.memory.stated_peak
+    return (
+        []
+        if stated is None
+        else [f"  the compiler's own estimate of it {gigabytes(stated).strip()}"]
+    )
 
 
 def _of_limit(report: StepReport) -> str:

@@ -1,0 +1,157 @@
+"""Compiles train steps for TPU slices and makes the tables of docs/scaling.md.
+
+    python benchmarks/scaling.py            what benchmarks/scaling.json lacks, then the table
+    python benchmarks/scaling.py --table    the table alone
+
+Needs vtr_jax[compile] and no TPU. Each row is one `vtr compile --json` in a process of its own: a
+minute or two on two quiet cores. A row is written as soon as it is there, so that the command can
+be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "scaling.json"
+
+L14 = {"embed_dim": 768, "patch_size": 14, "vision_width": 1024, "vision_layers": 24}
+MODELS: dict[str, tuple[str, dict[str, int]]] = {
+    "ViT-B/32": ("clip4clip", {}),
+    "ViT-B/16": ("clip4clip", {"patch_size": 16}),
+    "ViT-L/14": ("clip4clip", {**L14, "text_width": 768}),
+    "InternVideo L/14": ("internvideo", {}),
+}
+COMMON = ("compute_dtype=bfloat16", "remat=True", "data.max_words=32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One step: a model of MODELS, its frames, a slice, clips a chip, and other settings."""
+
+    model: str
+    frames: int
+    topology: str
+    clips: int = 8
+    settings: tuple[str, ...] = ()
+
+    @property
+    def chips(self) -> int:
+        """Chips of the slice."""
+        return math.prod(int(side) for side in self.topology.partition(":")[2].split("x"))
+
+    @property
+    def name(self) -> str:
+        """What the results keep it under."""
+        parts = (self.model, f"{self.frames} frames", self.topology, f"{self.clips} clips a chip")
+        return ", ".join((*parts, *self.settings))
+
+    def arguments(self) -> list[str]:
+        """Those of `vtr compile`."""
+        recipe, sizes = MODELS[self.model]
+        settings = (
+            *COMMON,
+            *(f"clip.{name}={value}" for name, value in sizes.items()),
+            f"batch_size={self.clips * self.chips}",
+            f"data.max_frames={self.frames}",
+            *self.settings,
+        )
+        return [
+            f"--config=configs/{recipe}.py:msrvtt",
+            f"--topology={self.topology}",
+            *(f"--config.{setting}" for setting in settings),
+        ]
+
+
+# The most telling first. 64 frames with 2 clips are a third more than 12 frames with 8.
+ROWS = (
+    Row("ViT-L/14", 12, "v5e:16x16"),
+    Row("ViT-B/32", 12, "v5e:16x16"),
+    Row("ViT-L/14", 12, "v5e:16x16", 16),
+    Row("InternVideo L/14", 12, "v5e:16x16"),
+    Row("ViT-B/16", 12, "v5e:16x16"),
+    Row("ViT-L/14", 12, "v5p:8x8x8"),
+    Row("ViT-L/14", 64, "v5e:16x16", 2),
+    Row("ViT-L/14", 12, "v5e:2x4"),
+    Row("ViT-B/32", 64, "v5e:16x16"),
+    Row("InternVideo L/14", 12, "v5p:8x8x8"),
+    Row("InternVideo L/14", 64, "v5e:16x16", 2),
+    Row("ViT-B/16", 64, "v5e:16x16", 2),
+    Row("ViT-B/32", 12, "v5p:8x8x8"),
+    Row("ViT-L/14", 12, "v5e:16x16", 8, ("mesh.fsdp=16",)),
+    Row("ViT-B/16", 12, "v5p:8x8x8"),
+    Row("ViT-B/32", 12, "v5e:2x4"),
+    Row("ViT-B/16", 12, "v5e:2x4"),
+    Row("InternVideo L/14", 12, "v5e:2x4"),
+    *(Row(model, 12, "v5p:2x2x2") for model in MODELS),
+    *(Row(model, 12, "v5e:8x8") for model in MODELS),
+    *(Row(model, 64, "v5p:8x8x8", 2) for model in MODELS),
+)
+
+
+def compiled(row: Row) -> dict[str, Any]:
+    """What the command says about a row: its JSON, or {"failed": its last line}."""
+    command = [sys.executable, "-m", "vtr_jax.cli", "compile", "--json", *row.arguments()]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if ran.returncode:
+        return {"failed": ran.stderr.strip().splitlines()[-1]}
+    return json.loads(ran.stdout)
+
+
+def line(row: Row, result: dict[str, Any]) -> str:
+    """A row of the Markdown table."""
+    extra = "".join(f", {setting}" for setting in row.settings)
+    head = f"| {row.model}{extra} | {row.frames} | {row.topology} | {row.chips} | {row.clips} |"
+    if "failed" in result:
+        return f"{head} {result['failed']} |" + " |" * 6
+    report = result["report"]
+    roofline, memory = report["roofline"], report["memory"]
+    share = memory["peak"] / memory["limit"]
+    milliseconds = [
+        f"{1e3 * roofline[name]:.1f}" for name in ("compute", "memory", "interconnect", "step")
+    ]
+    fits = f"{memory['peak'] / 1e9:.1f} ({100 * share:.0f}%)" + (
+        "" if report["fits"] else " **no**"
+    )
+    cells = [fits, *milliseconds, roofline["bound"], f"{100 * roofline['mfu']:.0f}%"]
+    return f"{head} {' | '.join(cells)} |"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The Markdown table of all rows that there are, model by model."""
+    head = (
+        "| model | frames | slice | chips | clips a chip | peak GB (of the chip's) | compute ms | "
+        "memory ms | interconnect ms | step ms, at least | bound by | MFU, at most |"
+    )
+    rows = sorted(
+        (row for row in ROWS if row.name in results),
+        key=lambda row: (list(MODELS).index(row.model), row.frames, row.topology[:3], row.chips),
+    )
+    rule = "|---|" + "---:|" * 11
+    return "\n".join([head, rule, *(line(row, results[row.name]) for row in rows)])
+
+
+def main() -> None:
+    """Compile what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--table", action="store_true", help="compile nothing")
+    only_table = parser.parse_args().table
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for row in ROWS:
+        if only_table or row.name in results:
+            continue
+        results[row.name] = compiled(row)
+        print(row.name, results[row.name].get("failed", ""), file=sys.stderr, flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
