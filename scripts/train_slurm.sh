@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Trains on GPUs of several machines under Slurm, one process a GPU. JAX finds the other processes
+# by Slurm's own variables; nothing else has to be set.
+#   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 scripts/train_slurm.sh \
+#       --config=configs/clip4clip.py:msrvtt --workdir=DIR ...
+# Submit it from the repository. Arguments go to `vtr train`; DIR and the frame store must be on a
+# disk that all machines share. Two minutes before its time is over, or when it is preempted, the
+# run saves, exits with 75 and is queued again. What Slurm tells JAX:
+#   SLURM_STEP_NODELIST, SLURM_JOB_ID   the machine of process 0, and its port
+#   SLURM_NTASKS, SLURM_PROCID          how many processes there are, and which one this is
+#   SLURM_LOCALID                       which of its machine's GPUs is this process's
+# What may be set before sbatch:
+#   JAX_COMPILATION_CACHE_DIR=DIR       keeps compiled steps: a resumed run starts at once
+#   NCCL_DEBUG=INFO                     says how the GPUs talk to each other
+
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
+. scripts/environment.sh
+[ $# -gt 0 ] || set -- --help
+answer_help "$@"
+code=0
+srun --kill-on-bad-exit=1 .venv/bin/vtr train "$@" || code=$?
+if [ "$code" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"
