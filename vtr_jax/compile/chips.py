@@ -9,9 +9,10 @@ import dataclasses
 class Chip:
     """Published figures of one chip.
 
-    hbm: bytes of memory that a program can have. flops: bfloat16 operations a second. hbm_bandwidth: bytes a second.
-    links: bytes a second that all its links to other chips send together, one way. axes: of the
-    torus that the links make; an exchange along one mesh axis is counted on one of them.
+    hbm: bytes of memory that a program can have. flops: bfloat16 operations a second.
+    hbm_bandwidth: bytes a second. links: bytes a second that all its links to other chips send
+    together, one way. axes: of the torus that the links make; an exchange along one mesh axis is
+    counted on one of them.
     """
 
     name: str
