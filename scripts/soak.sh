@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long checks, each of which the tests hold in little. About a quarter of an hour on two cores.
+# The long checks, each of which the tests hold in little. About half an hour on two cores.
 #   bash scripts/soak.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,3 +12,7 @@ echo "== twenty kills at random moments: equal parameters"
 .venv/bin/python scripts/soak_kills.py
 echo "== every recipe's train step compiled for eight TPU v5e chips"
 .venv/bin/python scripts/soak_compile.py
+echo "== one, two and four processes: equal losses, checkpoints and ranks"
+.venv/bin/python scripts/soak_processes.py
+echo "== every recipe on three meshes of eight devices: equal losses and gradients"
+VTR_ALL_MESHES=1 .venv/bin/pytest tests/training/test_recipes_on_meshes.py
