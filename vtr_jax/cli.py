@@ -256,6 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _of_another(error: Exception) -> str:
+    if "jax" not in sys.modules:
+        return ""
+    from vtr_jax.cluster import of_another
+
+    return of_another(error)
+
+
 def _leave_the_others(code: int) -> None:
     if "jax" in sys.modules:  # else there are no others
         from vtr_jax.cluster import give_up
@@ -276,7 +284,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         # Nobody foresaw this one: whoever mends it needs the traceback, everybody the last line.
         traceback.print_exc()
         text = " ".join(str(error).split())
-        print(f"error: vtr {name}: {type(error).__name__}: {text}", file=sys.stderr)
+        kind = type(error).__name__
+        print(f"error: vtr {name}: {kind}: {text}{_of_another(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -26,6 +26,7 @@ END_SECONDS = 60
 _OPTIONS = ("coordinator_address", "num_processes", "process_id")
 _NOBODY_SAYS_SO = "coordinator_address should be defined"
 _ALREADY_COMPUTING = "must be called before"
+_SIGNS_OF_A_LOST_PROCESS = ("Gloo", "NCCL", "UNAVAILABLE", "coordination", "Barrier")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +125,14 @@ def to_host(tree: Any) -> Any:
         return np.asarray(array)
 
     return jax.tree.map(whole, tree)
+
+
+def of_another(error: Exception) -> str:
+    """What to add to an error that only says that another process is gone; "" for others."""
+    text = f"{type(error).__name__} {error}"
+    if jax.distributed.is_initialized() and any(sign in text for sign in _SIGNS_OF_A_LOST_PROCESS):
+        return " (another process of this run has ended before: its own output says why)"
+    return ""
 
 
 def give_up(code: int) -> None:

@@ -149,7 +149,9 @@ def rows_split(array: jax.Array) -> jax.Array:
     divide.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.axis_names != AXES or array.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+    if mesh.axis_names != AXES or mesh.size == 1:
+        return array
+    if array.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return array
     others = [PartitionSpec.UNCONSTRAINED] * (array.ndim - 1)
     return jax.lax.with_sharding_constraint(array, PartitionSpec(BATCH_AXES, *others))

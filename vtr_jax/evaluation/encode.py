@@ -16,7 +16,7 @@ from vtr_jax.cluster import to_host
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, Scoring
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.retriever import Retriever
-from vtr_jax.sharding import BATCH_AXES, put_batch
+from vtr_jax.sharding import BATCH_AXES, on_mesh, put_batch
 
 Features = TypeVar("Features", TextFeatures, VideoFeatures)
 
@@ -38,19 +38,19 @@ def _only_what_is_read(features: Features, reads: frozenset[str]) -> Features:
     return dataclasses.replace(features, **emptied)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _encode_text(
-    scoring: Scoring, retriever: Retriever, token_ids: Array, token_mask: Array
+    scoring: Scoring, mesh: Mesh, retriever: Retriever, token_ids: Array, token_mask: Array
 ) -> TextFeatures:
-    text = retriever.encode_text(token_ids, token_mask)
+    text = on_mesh(retriever.encode_text, mesh)(token_ids, token_mask)
     return _only_what_is_read(text, scoring.reads(retriever.config))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _encode_video(
-    scoring: Scoring, retriever: Retriever, frames: Array, frame_mask: Array
+    scoring: Scoring, mesh: Mesh, retriever: Retriever, frames: Array, frame_mask: Array
 ) -> VideoFeatures:
-    video = retriever.encode_video(frames, frame_mask)
+    video = on_mesh(retriever.encode_video, mesh)(frames, frame_mask)
     return _only_what_is_read(video, scoring.reads(retriever.config))
 
 
@@ -80,7 +80,7 @@ def encode_captions(
     for batch in batches:
         names = ("token_ids", "token_mask", "valid")
         *arrays, valid = put_batch({name: batch[name] for name in names}, mesh).values()
-        encoded.append(_valid_rows(_encode_text(scoring, retriever, *arrays), valid))
+        encoded.append(_valid_rows(_encode_text(scoring, mesh, retriever, *arrays), valid))
     return _concatenate(encoded)
 
 
@@ -106,7 +106,7 @@ def encode_clips(
             )
         names = ("frames", "frame_mask", "valid")
         *arrays, valid = put_batch({name: batch[name] for name in names}, mesh).values()
-        encoded.append(_valid_rows(_encode_video(scoring, retriever, *arrays), valid))
+        encoded.append(_valid_rows(_encode_video(scoring, mesh, retriever, *arrays), valid))
     return _concatenate(encoded)
 
 
