@@ -110,7 +110,7 @@ def line(row: Row, result: dict[str, Any]) -> str:
     extra = "".join(f", {setting}" for setting in row.settings)
     head = f"| {row.model}{extra} | {row.frames} | {row.topology} | {row.chips} | {row.clips} |"
     if "failed" in result:
-        return f"{head} {result['failed']} |" + " |" * 6
+        return f"{head} {result['failed']} |" + " |" * 8
     report = result["report"]
     roofline, memory = report["roofline"], report["memory"]
     share = memory["peak"] / memory["limit"]
@@ -127,14 +127,14 @@ def line(row: Row, result: dict[str, Any]) -> str:
 def table(results: dict[str, Any]) -> str:
     """The Markdown table of all rows that there are, model by model."""
     head = (
-        "| model | frames | slice | chips | clips a chip | peak GB (of the chip's) | compute ms | "
-        "memory ms | interconnect ms | step ms, at least | bound by | MFU, at most |"
+        "| model | frames | slice | chips | clips a chip | peak GB at most (of the chip's) | compiler's estimate | memory | compute ms | "
+        "HBM ms | interconnect ms | step ms, at least | bound by | MFU, at most |"
     )
     rows = sorted(
         (row for row in ROWS if row.name in results),
         key=lambda row: (list(MODELS).index(row.model), row.frames, row.topology[:3], row.chips),
     )
-    rule = "|---|" + "---:|" * 11
+    rule = "|---|" + "---:|" * 13
     return "\n".join([head, rule, *(line(row, results[row.name]) for row in rows)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 
@@ -184,3 +185,20 @@ def test_a_search_that_no_mesh_divides_is_refused(config):
     config.batch_size = 6
     with pytest.raises(ValueError, match="batch_size 6 is not divisible by 8"):
         search(config, [None] * 8, tell=lambda line: None)
+
+
+def test_memory_between_the_compilers_estimate_and_the_sum_may_fit(report):
+    measured = report[1]
+    peak = measured.memory.peak
+
+    def verdict(limit, stated):
+        memory = dataclasses.replace(measured.memory, limit=limit, stated_peak=stated)
+        changed = dataclasses.replace(measured, memory=memory)
+        assert changed.fits == (changed.verdict == "fits")
+        if not changed.fits:
+            assert changed.verdict.upper() in report_text(report[0], changed)
+        return changed.verdict
+
+    assert verdict(peak, None) == verdict(peak, peak // 2) == "fits"
+    assert verdict(peak - 1, peak // 2) == "may fit"
+    assert verdict(peak - 1, None) == verdict(peak // 3, peak // 2) == "does not fit"

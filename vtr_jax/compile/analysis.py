@@ -86,8 +86,16 @@ class StepReport:
 
     @property
     def fits(self) -> bool:
-        """Whether the devices have the memory, as far as theirs is known."""
+        """Whether the devices surely have the memory, as far as theirs is known."""
         return self.memory.limit is None or self.memory.peak <= self.memory.limit
+
+    @property
+    def verdict(self) -> str:
+        """fits, does not fit, or may fit: the compiler's estimate does, the sum does not."""
+        stated, limit = self.memory.stated_peak, self.memory.limit
+        if self.fits or limit is None:
+            return "fits"
+        return "may fit" if stated is not None and stated <= limit else "does not fit"
 
 
 class DoesNotFit(ValueError):

@@ -128,5 +128,5 @@ def outcome_line(outcome: Outcome) -> str:
     times = " ".join(f"{1e3 * each:9.2f}" for each in seconds)
     mfu = f"{100 * line.mfu:3.0f}%" if line else "no roofline"
     return f"{way} {gigabytes(report.memory.peak)} {times} {mfu}" + (
-        "" if outcome.fits else "  DOES NOT FIT"
+        "" if outcome.fits else f"  {report.verdict.upper()}"
     )

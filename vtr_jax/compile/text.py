@@ -39,7 +39,7 @@ def report_values(report: StepReport) -> dict[str, Any]:
     """A report as plain values: bytes, operations and seconds."""
     values = dataclasses.asdict(report)
     values["memory"]["peak"] = report.memory.peak
-    values["fits"] = report.fits
+    values.update(fits=report.fits, verdict=report.verdict)
     if report.roofline is not None:
         values["roofline"].update(step=report.roofline.step, bound=report.roofline.bound)
     return values
@@ -66,7 +66,7 @@ def report_text(config: ConfigDict, report: StepReport) -> str:
         f"  output       {gigabytes(memory.output)}, of it {gigabytes(memory.aliased).strip()} "
         "in the arguments' place",
         f"  program      {gigabytes(memory.code)}",
-        f"  peak         {gigabytes(memory.peak)}at most{_of_limit(report)}",
+        f"  peak         {gigabytes(memory.peak)} at most{_of_limit(report)}",
         *_stated_peak_lines(report),
         "",
         "one step",
@@ -102,7 +102,7 @@ def _of_limit(report: StepReport) -> str:
     if limit is None:
         return "; how much the device has is not known"
     share = 100 * report.memory.peak / limit
-    verdict = "" if report.fits else ": DOES NOT FIT"
+    verdict = "" if report.fits else f": {report.verdict.upper()}"
     return f" of {gigabytes(limit).strip()}, {share:.0f}%{verdict}"
 
 
