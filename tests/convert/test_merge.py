@@ -121,7 +121,7 @@ def test_towers_of_other_sizes_are_refused(video_trained, clip, expected):
 
 
 def test_names_are_those_of_the_whole_model():
-    """The heldout form: CLIP's own names of the projection, a scalar, a scorer, and no prefix."""
+    """Of another form: CLIP's own names of the projection, a scalar, a scorer, and no prefix."""
     names = {
         "clip.visual.proj": 1,
         "visual.ln_post.weight": 2,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,7 +18,12 @@ from vtr_jax.convert.convert_checkpoint import convert_checkpoint
 from vtr_jax.convert.write_back import original_state_dict, write_back
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import initial_state
+from vtr_jax.parity.cases import find_cases, load_case
+from vtr_jax.parity.kinds import kind_of
+from vtr_jax.parity.systems import SYSTEMS
 from vtr_jax.training.checkpoints import RunCheckpoints
+
+FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parents[1] / "parity" / "golden"))
 
 
 @pytest.fixture(scope="module")
@@ -142,34 +148,28 @@ def test_any_checkpoint_of_a_run_can_be_written_back(step, expected, tiny_retrie
     assert load_file(tmp_path / "o.safetensors")["logit_scale"] == expected
 
 
-CASES = [
-    ("clip", "vit-p32"),
-    *(
-        ("clip4clip", f"{head}-{patch}")
-        for head in ("meanP", "seqTransf")
-        for patch in ("2d", "3d")
-    ),
-    *(("clip4clip", name) for name in ("seqLSTM-2d", "tightTransf-2d")),
-]
+MODELS = [path for path in find_cases(FOLDER) if kind_of(path) == "model"]
+SCALARS = ("input_resolution", "context_length", "vocab_size")
 
 
-@pytest.mark.parametrize(("system", "case"), CASES)
-def test_names_and_shapes_are_the_originals(system, case, golden_dir, tmp_path):
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_names_and_shapes_are_the_originals(path, tmp_path):
     """As the recorded state dict of the PyTorch program lists them, to the last one."""
-    path = golden_dir / system / f"{case}.json"
-    if not path.is_file():
-        pytest.skip(f"no recorded case {path}")
-    keys = json.loads(path.read_text())["keys"]
+    case = load_case(path)
     shapes = {
         name: tuple(entry["shape"] if isinstance(entry, dict) else entry)
-        for name, entry in keys.items()
+        for name, entry in case.record["keys"].items()
     }
     rng = np.random.default_rng(0)
     tensors = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
     safetensors.numpy.save_file(tensors, tmp_path / "w.safetensors")
-    convert_checkpoint(tmp_path / "w.safetensors", tmp_path / "r", system)
-    write_back(tmp_path / "r", tmp_path / "o.safetensors", system)
+    options = SYSTEMS[case.system].options(case.config)
+    convert_checkpoint(tmp_path / "w.safetensors", tmp_path / "r", case.system, **options)
+    write_back(tmp_path / "r", tmp_path / "o.safetensors", case.system)
     written = load_file(tmp_path / "o.safetensors")
-    scalars = ("input_resolution", "context_length", "vocab_size")
-    kept = {name: value for name, value in tensors.items() if name.split(".")[-1] not in scalars}
+    kept = {name: value for name, value in tensors.items() if name.split(".")[-1] not in SCALARS}
     assert_same(written, kept)
+
+
+def test_names_of_some_case_were_compared():
+    assert MODELS, f"no recorded case of a system below {FOLDER}"
