@@ -16,6 +16,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,37 +106,57 @@ def compiled(row: Row) -> dict[str, Any]:
     return json.loads(ran.stdout)
 
 
+COLUMNS = (
+    "model",
+    "frames",
+    "slice",
+    "chips",
+    "clips a chip",
+    "peak GB, at most",
+    "compiler's estimate",
+    "memory",
+    "compute ms",
+    "HBM ms",
+    "links ms",
+    "step ms, at least",
+    "MFU, at most",
+    "links longest below",
+)
+
+
 def line(row: Row, result: dict[str, Any]) -> str:
     """A row of the Markdown table."""
-    extra = "".join(f", {setting}" for setting in row.settings)
-    head = f"| {row.model}{extra} | {row.frames} | {row.topology} | {row.chips} | {row.clips} |"
+    model = row.model + "".join(f", {setting}" for setting in row.settings)
+    cells = [model, str(row.frames), row.topology, str(row.chips), str(row.clips)]
     if "failed" in result:
-        return f"{head} {result['failed']} |" + " |" * 8
+        return _cells([*cells, result["failed"], *[""] * (len(COLUMNS) - len(cells) - 1)])
     report = result["report"]
     roofline, memory = report["roofline"], report["memory"]
-    share = memory["peak"] / memory["limit"]
-    milliseconds = [
-        f"{1e3 * roofline[name]:.1f}" for name in ("compute", "memory", "interconnect", "step")
+    busy = max(roofline["compute"], roofline["memory"])
+    cells += [
+        f"{memory['peak'] / 1e9:.1f} ({100 * memory['peak'] / memory['limit']:.0f}%)",
+        f"{memory['stated_peak'] / 1e9:.1f}",
+        report["verdict"],
+        *(f"{1e3 * roofline[name]:.1f}" for name in ("compute", "memory", "interconnect", "step")),
+        f"{100 * roofline['mfu']:.0f}%",
+        # What links carry does not depend on the clips a chip has, all else is in proportion.
+        f"{row.clips * roofline['interconnect'] / busy:.2g} clips",
     ]
-    fits = f"{memory['peak'] / 1e9:.1f} ({100 * share:.0f}%)" + (
-        "" if report["fits"] else " **no**"
-    )
-    cells = [fits, *milliseconds, roofline["bound"], f"{100 * roofline['mfu']:.0f}%"]
-    return f"{head} {' | '.join(cells)} |"
+    return _cells(cells)
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def table(results: dict[str, Any]) -> str:
     """The Markdown table of all rows that there are, model by model."""
-    head = (
-        "| model | frames | slice | chips | clips a chip | peak GB at most (of the chip's) | compiler's estimate | memory | compute ms | "
-        "HBM ms | interconnect ms | step ms, at least | bound by | MFU, at most |"
-    )
     rows = sorted(
         (row for row in ROWS if row.name in results),
         key=lambda row: (list(MODELS).index(row.model), row.frames, row.topology[:3], row.chips),
     )
-    rule = "|---|" + "---:|" * 13
-    return "\n".join([head, rule, *(line(row, results[row.name]) for row in rows)])
+    rule = "| --- |" + " ---: |" * (len(COLUMNS) - 1)
+    return "\n".join([_cells(COLUMNS), rule, *(line(row, results[row.name]) for row in rows)])
 
 
 def main() -> None:

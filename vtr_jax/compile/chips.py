@@ -32,7 +32,7 @@ GIB = 2**30
 
 # By what JAX calls the device.
 CHIPS: dict[str, Chip] = {
-    "TPU v4": Chip("v4", 32 * GIB, 275e12, 1228e9, 300e9, 3),
+    "TPU v4": Chip("v4", 32 * GIB, 275e12, 1200e9, 300e9, 3),
     # libtpu's compiler gives a program 15.75 of the 16 GiB.
     "TPU v5 lite": Chip("v5e", 63 * GIB // 4, 197e12, 819e9, 200e9, 2),
     "TPU v5": Chip("v5p", 95 * GIB, 459e12, 2765e9, 600e9, 3),
