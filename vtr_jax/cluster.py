@@ -108,11 +108,6 @@ def from_first(value: np.ndarray | int) -> np.ndarray:
     return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def from_all(value: np.ndarray | int) -> np.ndarray:
-    """Every process's value of a few numbers (of 32 bits), stacked: [processes, ...]."""
-    return np.asarray(multihost_utils.process_allgather(np.asarray(value)[None], tiled=True))
-
-
 def to_host(tree: Any) -> Any:
     """A tree's arrays as NumPy, whole; all processes must ask for the same ones.
 

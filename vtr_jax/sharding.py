@@ -79,7 +79,7 @@ def make_mesh(
 def _nearest(wanted: Mapping[str, int], devices: int) -> dict[str, int]:
     """The sizes that use every device and are the least factor away from those wanted."""
     divisors = [size for size in range(1, devices + 1) if devices % size == 0]
-    valid = [
+    valid: list[tuple[int, ...]] = [
         sizes for sizes in itertools.product(divisors, repeat=3) if math.prod(sizes) == devices
     ]
 
@@ -91,7 +91,8 @@ def _nearest(wanted: Mapping[str, int], devices: int) -> dict[str, int]:
         # Of equals, the one that leaves the most to data, then to fsdp.
         return (round(sum(away), 6), -sizes[0], -sizes[1])
 
-    return dict(zip(AXES, min(valid, key=distance), strict=True))
+    nearest = min(valid, key=distance)
+    return dict(zip(AXES, nearest, strict=True))
 
 
 def local_mesh() -> Mesh:

@@ -58,22 +58,3 @@ def test_a_difference_between_logs_is_noticed(soak, tiny_run, tmp_path):
     (tmp_path / "metrics.jsonl").write_text(log.replace('"loss": 2.', '"loss": 2.1', 1))
     (different,) = soak.log_differences(tmp_path, tiny_run)
     assert different.startswith("train of step 1")
-
-
-@pytest.mark.parametrize(
-    ("variables", "said"),
-    [
-        (
-            {"JAX_NUM_PROCESSES": "2"},
-            "needs all three options; --coordinator_address, --process_id",
-        ),
-        ({"JAX_PROCESS_ID": "one"}, "JAX_PROCESS_ID: expected a whole number, found 'one'"),
-    ],
-)
-def test_half_a_cluster_is_refused(soak, monkeypatch, tmp_path, variables, said):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(RuntimeError, match=said):
-        soak.run(
-            soak.vtr("evaluate", "--checkpoint=x", "--annotations=x", "--store=x"), 1, tmp_path
-        )

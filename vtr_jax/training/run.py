@@ -124,7 +124,8 @@ class Run:
         self.total_steps = self.plan.steps_per_epoch * config.epochs
         self.resolved = self._resolved()
         self.record_before = check_same_run(workdir, self.resolved)
-        self._resumes = bool(checkpoint_steps(workdir))
+        # What another process sees of a shared disk may be a moment old.
+        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
         resolution = retriever.config.clip.vision.image_resolution
         require_resolution(self.data.store, resolution)
