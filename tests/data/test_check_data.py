@@ -147,6 +147,14 @@ def test_counts_tokens_and_notes(table):
     assert "1 (25.0%)" in text and "1 to 8" in text and "33 to 43" in text
 
 
+def test_split_names_that_no_program_reads_are_noted(table):
+    table.write_text(table.read_text().replace(",test", ",Test"))
+    report = check_data("table", table)
+    assert report.splits[1].notes[0].startswith("Test: this split is none of train, val, test")
+    assert report.splits[1].notes[0].endswith("did you mean test?")
+    assert not any("none of train" in note for note in report.splits[0].notes)
+
+
 def test_overlap_is_a_problem(table):
     with table.open("a") as file:
         file.write("clip1.mp4,again,test\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vtr_jax.data.annotations.table import read_table
+from vtr_jax.data.annotations.table import read_table, table_splits
 from vtr_jax.data.split import check_overlap, find_video_files
 
 HEADER = "video,caption,split"
@@ -78,7 +78,42 @@ def test_columns_in_any_order_extra_ones_mark_and_line_ends(table):
     table.write_bytes(
         b"\xef\xbb\xbfnote,Split, caption,video\r\nx,train,caf\xc3\xa9,a.mp4\r\n\r\ny,train,b,b.mp4"
     )
-    assert read_table(table, "train").captions == ("café", "b")
+    split = read_table(table, "train")
+    assert split.captions == ("café", "b")
+    assert split.notes == ("columns that are not read: note",)
+
+
+@pytest.mark.parametrize(
+    "header, message",
+    [
+        ("video,caption,split,start_time,end_time", "column 'start_time' .* call it 'start'"),
+        ("video,caption,split,start,t_end", "column 't_end' .* call it 'end'"),
+        ("video,caption,splt,start,end", "column 'splt' .* call it 'split'"),
+        ("video,caption,split,strat,end", "column 'strat' .* call it 'start'"),
+        ("video,caption,Split id,start,end", "column 'split id' .* call it 'split'"),
+    ],
+)
+def test_misspelt_columns_are_refused(table, header, message):
+    write_csv(table, "a.mp4,x,train,0,5", header=header)
+    for read in (table_splits, lambda path: read_table(path, "train")):
+        with pytest.raises(ValueError, match=f"mine.csv, line 1: {message}"):
+            read(table)
+
+
+def test_columns_like_those_that_are_there_are_ignored(table):
+    write_csv(table, "a.mp4,x,t,1,2,9", header="video,caption,split,start,end,start_frame")
+    split = read_table(table, "t")
+    assert clip_ids(split) == ["a#1-2"]
+    assert split.notes == ("columns that are not read: start_frame",)
+    write_csv(table, "a.mp4,x,t,f", header="video,caption,split,gender")
+    assert read_table(table, "t").notes == ("columns that are not read: gender",)
+
+
+def test_a_misspelt_key_of_one_jsonl_row_is_refused(tmp_path):
+    row = {"video": "a.mp4", "caption": "x", "split": "t", "start": 1, "end": 2}
+    other = {"video": "b.mp4", "caption": "y", "split": "t", "Start": 1, "end": 2}
+    with pytest.raises(ValueError, match="line 2: column 'Start' .* call it 'start'"):
+        read_table(write_jsonl(tmp_path, row, other), "t")
 
 
 def test_open_ends(table):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vtr_jax.data.annotations.choices import SPLIT_NAMES, nearest
 from vtr_jax.data.check_data.known import KnownCounts, known_counts
 from vtr_jax.data.split import Split
 from vtr_jax.data.text import count_tokens
@@ -51,7 +52,7 @@ def check_split(split: Split, options: Mapping[str, Any], max_words: int) -> Spl
     per_clip = np.bincount(split.caption_clip, minlength=len(split.clips))
     tokens = count_tokens(split.captions)
     differences = _differences(split, known)
-    notes = [*split.notes, *_repeated(split)]
+    notes = [*_unusual_name(split.name), *split.notes, *_repeated(split)]
     if known and known.sha256 and not differences and not sha256.startswith(known.sha256):
         notes.append("counts are as known, but texts or order differ from the public files")
     return SplitCheck(
@@ -68,6 +69,13 @@ def check_split(split: Split, options: Mapping[str, Any], max_words: int) -> Spl
         notes=tuple(f"{split.name}: {note}" for note in notes),
         problems=tuple(f"{split.name}: {each}" for each in [*differences, *_bare(split, per_clip)]),
     )
+
+
+def _unusual_name(name: str) -> list[str]:
+    if name in SPLIT_NAMES:
+        return []
+    expected = f"{', '.join(SPLIT_NAMES)}, which training and evaluation read"
+    return [f"this split is none of {expected}{nearest(name, SPLIT_NAMES)}"]
 
 
 def _histogram(values: np.ndarray) -> dict[int, int]:
