@@ -276,7 +276,7 @@ def store_with_a_bad_image(tmp_path, video_folder, monkeypatch):
     return FrameStore.open(folder)
 
 
-def test_a_frame_that_cannot_be_decoded_is_named(store_with_a_bad_image, split_of_files):
+def test_a_frame_that_cannot_be_decoded_is_named(store_with_a_bad_image, split_of_files, capfd):
     split = split_of_files([f"clip{n}.mp4" for n in range(4)])
     batches = clip_batches(store_with_a_bad_image, split, 2, 3)
     assert next(batches)["valid"].all()
@@ -284,9 +284,13 @@ def test_a_frame_that_cannot_be_decoded_is_named(store_with_a_bad_image, split_o
         DamagedStore, match=r"tfrecord-00000-of-00001: .*'clip2': stored frame 1 is no jpeg image"
     ):
         next(batches)
+    assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_record_that_is_damaged_is_named(store_with_a_bad_image, split_of_files):
+@pytest.mark.parametrize("augmentation", ["none", "rand-m9-n2-mstd0-inc1"])
+def test_a_record_that_is_damaged_is_named(
+    store_with_a_bad_image, split_of_files, capfd, augmentation
+):
     store = store_with_a_bad_image
     (shard,) = store.directory.glob("*.tfrecord-*")
     content = bytearray(shard.read_bytes())
@@ -294,7 +298,28 @@ def test_a_record_that_is_damaged_is_named(store_with_a_bad_image, split_of_file
     shard.write_bytes(content)
     split = split_of_files(["clip3.mp4"])
     batches = training_batches(
-        store, split, tokenize(split.captions), batch_size=1, max_frames=3, seed=0
+        store,
+        split,
+        tokenize(split.captions),
+        batch_size=1,
+        max_frames=3,
+        seed=0,
+        augmentation=augmentation,
     )
     with pytest.raises(DamagedStore, match=r"tfrecord-00000-of-00001: record of clip 'clip3'"):
+        next(batches)
+    batches.close()
+    # TensorFlow prints the traceback of an error inside tf.data.
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_batches_before_a_damaged_record_are_whole(store_with_a_bad_image, split_of_files):
+    store = store_with_a_bad_image
+    (shard,) = store.directory.glob("*.tfrecord-*")
+    content = bytearray(shard.read_bytes())
+    content[int(store.index.offsets[3]) + 300] ^= 1
+    shard.write_bytes(content)
+    batches = clip_batches(store, split_of_files(["clip0.mp4", "clip1.mp4", "clip3.mp4"]), 1, 3)
+    assert [next(batches)["frame_mask"].sum() for _ in range(2)] == [1, 3]
+    with pytest.raises(DamagedStore, match="record of clip 'clip3'"):
         next(batches)

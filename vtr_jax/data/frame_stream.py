@@ -90,6 +90,7 @@ class FrameStream:
         self._needs_pillow = (
             store.settings["stored_side"] is not None or choice.augmentation is not None
         )
+        self._unread: dict[int, Exception] = {}
         self._visits = visits()
         self._batches = self._dataset(visits, num_threads).as_numpy_iterator()
 
@@ -100,10 +101,15 @@ class FrameStream:
         tf = import_tensorflow()
         visits = list(itertools.islice(self._visits, self._batch_size))
         try:
-            return next(self._batches)
+            batch = next(self._batches)
         except tf.errors.OpError:
             self._raise_what_is_damaged(visits)
             raise
+        for visit in visits:
+            if visit.row in self._unread:
+                self._raise_what_is_damaged(visits)
+                raise self._unread[visit.row]
+        return batch
 
     def nothing(self) -> dict[str, np.ndarray]:
         """A batch without a clip."""
@@ -160,13 +166,23 @@ class FrameStream:
     def _read_and_transform(
         self, step: np.ndarray, place: np.ndarray, row: np.ndarray
     ) -> np.ndarray:
-        pictures = [decode_frame(encoded) for encoded in self._read(step, place, row)]
-        return self._choice.transform(pictures, self._resolution, int(step), int(place))
+        try:
+            pictures = [decode_frame(encoded) for encoded in self._read(step, place, row)]
+            return self._choice.transform(pictures, self._resolution, int(step), int(place))
+        except Exception as error:
+            self._unread.setdefault(int(row), error)
+            return np.zeros((0, self._resolution, self._resolution, 3), np.uint8)
 
     def _read(self, step: np.ndarray, place: np.ndarray, row: np.ndarray) -> np.ndarray:
-        frames = self._store.read(int(row))
-        chosen = self._choice.positions(len(frames), int(step), int(place))
-        return np.array([frames[position] for position in chosen], dtype=object)
+        # TensorFlow prints the traceback of what a function raises inside tf.data: the error is
+        # kept for whoever takes the batch, and the clip that none will see has no frames.
+        try:
+            frames = self._store.read(int(row))
+            chosen = self._choice.positions(len(frames), int(step), int(place))
+            return np.array([frames[position] for position in chosen], dtype=object)
+        except Exception as error:
+            self._unread.setdefault(int(row), error)
+            return np.array([], dtype=bytes)
 
     def _decode(self, encoded: Any) -> Any:
         tf = import_tensorflow()
