@@ -21,10 +21,12 @@ from vtr_jax.models.interactions.channel_decorrelation import (
     standardise,
 )
 from vtr_jax.models.interactions.token_wise import WeightedVectors, weighted
+from vtr_jax.parity.cases import load_case, system_cases
+from vtr_jax.parity.kinds import kind_of
 
 BATCH, WORDS, FRAMES, WIDTH = 5, 6, 4, 3
 DEFAULT = Path(__file__).parents[1] / "parity" / "golden"
-GOLDEN = Path(os.environ.get("VTR_GOLDEN_DIR", DEFAULT)) / "drl"
+GOLDEN = Path(os.environ.get("VTR_GOLDEN_DIR", DEFAULT))
 
 
 def random_side(seed, positions):
@@ -105,11 +107,14 @@ def test_picks_are_real_positions_and_follow_the_key(sides):
     assert len({tuple(np.concatenate(each).tolist()) for each in many}) > 10
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*cdcr*.npz")), ids=lambda path: path.stem)
-def test_correlation_of_recorded_features(path):
+CASES = [load_case(path) for path in system_cases(GOLDEN, "drl") if kind_of(path) == "model"]
+DECORRELATED = [case for case in CASES if case.config.get("cdcr")]
+
+
+@pytest.mark.parametrize("case", DECORRELATED, ids=lambda case: case.name)
+def test_correlation_of_recorded_features(case):
     """The same features give the original's matrix: nothing but rounding is between them."""
-    with np.load(path) as stored:
-        recorded = dict(stored)
+    recorded = case.arrays()
     if "text_pooled_norm" in recorded:
         names = "text_pooled_norm", "video_pooled_norm"
         found = pooled_correlation(*(jnp.asarray(recorded[name]) for name in names))
@@ -126,6 +131,6 @@ def test_correlation_of_recorded_features(path):
             names = "cdcr1_text_index", "cdcr1_video_index"
             found = picked_correlation(*sides, tuple(jnp.asarray(recorded[n]) for n in names))
         else:
-            found = matched_correlation(*sides, by_weight="cdcr3" in path.stem)
+            found = matched_correlation(*sides, by_weight=case.config["cdcr"] == 3)
     # Deviations of 1e-3 enlarge the rounding of the normalised features.
     np.testing.assert_allclose(found, recorded["cdcr_c"], atol=5e-6)

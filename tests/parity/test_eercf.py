@@ -19,7 +19,7 @@ from vtr_jax.models.interactions.coarse_to_fine import coarse_to_fine
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.eercf_weights import final, mixed
 from vtr_jax.models.retriever import abstract_retriever
-from vtr_jax.parity.cases import find_cases, load_case
+from vtr_jax.parity.cases import load_case, system_cases
 from vtr_jax.parity.compare import case_inputs, retriever_of, run_case
 from vtr_jax.parity.kinds import kind_of
 from vtr_jax.parity.systems.eercf import (
@@ -33,7 +33,7 @@ from vtr_jax.training.optimizer import Group
 from vtr_jax.training.parameter_groups import parameter_groups, trainable_mask
 
 FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parent / "golden"))
-CASES = [path for path in find_cases(FOLDER) if path.parent.name == "eercf"]
+CASES = system_cases(FOLDER, "eercf")
 MODELS = [path for path in CASES if kind_of(path) == "model"]
 EVALUATIONS = [path for path in CASES if kind_of(path) == "evaluation"]
 EERCF_RECIPE = recipe_named("eercf")

@@ -20,24 +20,28 @@ from vtr_jax.data.frame_rules import (
     stride_frames,
 )
 from vtr_jax.data.sampling import sample_pictures
+from vtr_jax.parity.cases import system_cases
 
 
 @pytest.fixture(scope="module")
 def records(golden_dir):
     """What was recorded of every video, by name."""
-    read = {path: json.loads(path.read_text()) for path in golden_dir.glob("frames/*.json")}
-    found = {path.stem: record for path, record in read.items() if "decord" in record}
+    paths = system_cases(golden_dir, "frames")
+    read = {path: json.loads(path.read_text()) for path in paths}
+    found = {str(path): record for path, record in read.items() if "decord" in record}
     if not found:
-        pytest.skip(f"no cases of decord in {golden_dir / 'frames'} (set VTR_GOLDEN_DIR)")
+        pytest.skip(f"no frames case of decord below {golden_dir} (set VTR_GOLDEN_DIR)")
     return found
 
 
 @pytest.fixture(scope="module")
 def folder_cases(golden_dir):
-    path = golden_dir / "frames" / "frame_folder_rules.json"
-    if not path.is_file():
-        pytest.skip(f"no {path} (set VTR_GOLDEN_DIR)")
-    return json.loads(path.read_text())
+    paths = [p for p in system_cases(golden_dir, "frames") if p.stem == "frame_folder_rules"]
+    if not paths:
+        pytest.skip(f"no frame_folder_rules below {golden_dir} (set VTR_GOLDEN_DIR)")
+    read = [json.loads(path.read_text()) for path in paths]
+    rules = ("emcl_inference", "cap4video", "eercf_folder")
+    return {rule: [case for record in read for case in record[rule]] for rule in rules}
 
 
 def video_of(record, golden_dir):

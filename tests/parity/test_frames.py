@@ -19,8 +19,9 @@ from vtr_jax.data.video import (
     sample_frames,
 )
 from vtr_jax.models.retriever import normalised_frames
+from vtr_jax.parity.cases import system_cases
 
-FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parent / "golden")) / "frames"
+FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parent / "golden"))
 REAL_CLIP = "video7500"  # comes from a public data set, so no copy lies in this repository
 
 
@@ -30,20 +31,24 @@ def as_the_tower_reads(frames: np.ndarray) -> np.ndarray:
     return np.asarray(normalised_frames(jnp.asarray(frames[None]), mask)[0])
 
 
-def recorded_videos() -> set[str]:
-    records = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
-    return {name for name, record in records.items() if "cases" in record and "video" in record}
+CASES = system_cases(FOLDER, "frames")
 
 
-VIDEOS = sorted(recorded_videos() | {REAL_CLIP})
+def is_of_a_video(path: Path) -> bool:
+    record = json.loads(path.read_text())
+    return "cases" in record and "video" in record
 
 
-@pytest.fixture(params=VIDEOS)
+VIDEOS = [path for path in CASES if is_of_a_video(path)]
+MISSING = [] if any(path.stem == REAL_CLIP for path in VIDEOS) else [FOLDER / f"{REAL_CLIP}.json"]
+
+
+@pytest.fixture(params=[*VIDEOS, *MISSING], ids=lambda path: path.stem)
 def recorded(request, golden_dir) -> tuple[dict, Path]:
     """What was recorded of one video, and the video file."""
-    path = golden_dir / "frames" / f"{request.param}.json"
+    path = request.param
     if not path.is_file():
-        pytest.skip(f"no {path} (set VTR_GOLDEN_DIR)")
+        pytest.skip(f"no {path.name} below {golden_dir} (set VTR_GOLDEN_DIR)")
     record = json.loads(path.read_text())
     video = golden_dir.parent / "videos" / record["video"]
     if not video.is_file():
@@ -52,8 +57,8 @@ def recorded(request, golden_dir) -> tuple[dict, Path]:
 
 
 @pytest.fixture
-def arrays(recorded, golden_dir) -> dict[str, np.ndarray]:
-    path = golden_dir / "frames" / f"{recorded[1].stem}.npz"
+def arrays(recorded, request) -> dict[str, np.ndarray]:
+    path = request.node.callspec.params["recorded"].with_suffix(".npz")
     if not path.is_file():
         pytest.skip(f"no {path}: indices only were recorded")
     with np.load(path) as stored:
@@ -160,10 +165,10 @@ def test_read_video_takes_the_recorded_selection(recorded, slice_framepos):
 
 
 def test_slice_table(golden_dir):
-    path = golden_dir / "frames" / "slice_table.json"
-    if not path.is_file():
-        pytest.skip(f"no {path} (set VTR_GOLDEN_DIR)")
-    table = json.loads(path.read_text())
+    paths = [path for path in CASES if path.stem == "slice_table"]
+    if not paths:
+        pytest.skip(f"no slice_table below {golden_dir} (set VTR_GOLDEN_DIR)")
+    table = [row for path in paths for row in json.loads(path.read_text())]
     assert table
     for row in table:
         for slice_framepos in (0, 1, 2):

@@ -18,14 +18,14 @@ from vtr_jax.evaluation.metrics import metrics_of
 from vtr_jax.evaluation.normalisation import MatrixTiles, count_both_ways, dual_softmax_scores
 from vtr_jax.models.interactions.mean_pooling import cosine_logits
 from vtr_jax.models.retriever import abstract_retriever
-from vtr_jax.parity.cases import find_cases, load_case
+from vtr_jax.parity.cases import load_case, system_cases
 from vtr_jax.parity.compare import TOLERANCES, compare_case, deviation
 from vtr_jax.parity.kinds import kind_of
 from vtr_jax.parity.systems.internvideo import INTERNVIDEO
 from vtr_jax.training.parameter_groups import parameter_groups, trainable_mask
 
 FOLDER = Path(os.environ.get("VTR_GOLDEN_DIR", Path(__file__).parent / "golden"))
-CASES = [path for path in find_cases(FOLDER) if path.parent.name == "internvideo"]
+CASES = system_cases(FOLDER, "internvideo")
 MODELS = [path for path in CASES if kind_of(path) == "model"]
 MERGES = [path for path in CASES if kind_of(path) == "merge"]
 EVALUATIONS = [path for path in CASES if kind_of(path) == "evaluation"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vtr_jax.evaluation.metrics import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
+from vtr_jax.parity.cases import find_cases, system_cases
 
 # Names of the original programs' results in this project's words.
 OUR_NAMES = {
@@ -45,16 +47,38 @@ def clips_of_groups(ends: list[int]) -> np.ndarray:
     return np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
 
 
-def cases_in(golden_dir: Path, pattern: str) -> list[tuple[dict, Path]]:
-    found = [(json.loads(path.read_text()), path) for path in sorted(golden_dir.glob(pattern))]
-    if not found:
-        pytest.skip(f"no {pattern} below {golden_dir}")
-    return found
+def read_cases(paths: list[Path], what: str, folder: Path) -> list[tuple[dict, Path]]:
+    if not paths:
+        pytest.skip(f"no {what} below {folder}")
+    return [(json.loads(path.read_text()), path) for path in paths]
+
+
+def cases_in(folder: Path, system: str) -> list[tuple[dict, Path]]:
+    return read_cases(system_cases(folder, system), f"case of {system}", folder)
+
+
+def cases_named(folder: Path, name: str) -> list[tuple[dict, Path]]:
+    paths = [path for path in find_cases(folder) if path.stem.endswith(name)]
+    return read_cases(paths, name, folder)
+
+
+def test_cases_are_found_at_any_depth(golden_dir, tmp_path):
+    matrices, below = cases_in(golden_dir, "metrics"), tmp_path / "any" / "depth" / "metrics"
+    below.mkdir(parents=True)
+    for _, path in matrices:
+        shutil.copy(path, below)
+    assert {path for _, path in cases_in(tmp_path, "metrics")} == {
+        below / path.name for _, path in matrices
+    }
+    (below.parent / "drl").mkdir()
+    extra = below.parent / "drl" / "extra_metrics.json"
+    extra.write_text('{"system": "drl"}')
+    assert [path for _, path in cases_named(tmp_path, "extra_metrics")] == [extra]
 
 
 def test_metrics_cases(golden_dir):
     compared = 0
-    for case, path in cases_in(golden_dir, "metrics/*.json"):
+    for case, path in cases_in(golden_dir, "metrics"):
         matrices = path.with_suffix(".npz")
         if "result" not in case or not matrices.is_file():
             continue
@@ -90,7 +114,7 @@ def compare_many_captions(name: str, expected: dict, arrays: dict[str, np.ndarra
 
 
 def test_protocol_cases(golden_dir):
-    for listing, path in cases_in(golden_dir, "eval_protocol/*.json"):
+    for listing, path in cases_in(golden_dir, "eval_protocol"):
         with np.load(path.with_suffix(".npz")) as matrices:
             for case in listing["cases"]:
                 compare_protocol(case, matrices[case["name"]])
@@ -114,7 +138,7 @@ def assert_summaries(ours: dict, expected: dict, queries: int | None) -> None:
 
 
 def test_extra_metrics_of_other_systems(golden_dir):
-    for case, path in cases_in(golden_dir, "*/*extra_metrics.json"):
+    for case, path in cases_named(golden_dir, "extra_metrics"):
         with np.load(path.with_suffix(".npz")) as matrices:
             arrays = dict(matrices)
         results = case["results"]
@@ -131,7 +155,7 @@ def test_extra_metrics_of_other_systems(golden_dir):
 
 
 def test_emcl_shifted_groups(golden_dir):
-    for case, path in cases_in(golden_dir, "emcl/*multi_sentence.json"):
+    for case, path in cases_named(golden_dir, "multi_sentence"):
         with np.load(path.with_suffix(".npz")) as matrices:
             logits_tv = matrices["sim_matrix"]
         counts = case["config"]["captions_per_video"]

@@ -8,25 +8,33 @@ import numpy as np
 import pytest
 
 from vtr_jax.data.text import EOT_ID, SOT_ID, count_tokens, tokenize
+from vtr_jax.parity.cases import system_cases
 from vtr_jax.vocabulary import TOKENISER_VOCABULARY
 
 
 @pytest.fixture(scope="module")
-def recorded(golden_dir) -> dict:
-    path = golden_dir / "tokenizer" / "clip_bpe.json"
-    if not path.is_file():
-        pytest.skip(f"no {path}: its captions are not copied here (set VTR_GOLDEN_DIR)")
-    return json.loads(path.read_text())
+def recorded(golden_dir) -> list[dict]:
+    found = [json.loads(path.read_text()) for path in system_cases(golden_dir, "tokenizer")]
+    if not found:
+        pytest.skip(
+            f"no case of tokenizer below {golden_dir}: its captions are not copied here "
+            "(set VTR_GOLDEN_DIR)"
+        )
+    return found
+
+
+def texts_of(recorded) -> list[dict]:
+    return [case for record in recorded for case in record["cases"]]
 
 
 def test_special_ids(recorded):
-    meta = recorded["meta"]
-    assert (meta["sot"], meta["eot"], meta["vocab"]) == (SOT_ID, EOT_ID, TOKENISER_VOCABULARY)
+    for meta in (record["meta"] for record in recorded):
+        assert (meta["sot"], meta["eot"], meta["vocab"]) == (SOT_ID, EOT_ID, TOKENISER_VOCABULARY)
 
 
 @pytest.mark.parametrize("max_words", [32, 77])
 def test_every_text(recorded, max_words):
-    cases = recorded["cases"]
+    cases = texts_of(recorded)
     token_ids, token_mask = tokenize([case["text"] for case in cases], max_words)
     expected = np.array([case[f"padded{max_words}"] for case in cases])
     wrong = np.flatnonzero((token_ids != expected).any(axis=1))
@@ -36,6 +44,6 @@ def test_every_text(recorded, max_words):
 
 
 def test_uncut_lengths(recorded):
-    cases = recorded["cases"]
+    cases = texts_of(recorded)
     counted = count_tokens([case["text"] for case in cases])
     assert counted.tolist() == [len(case["ids"]) + 2 for case in cases]

@@ -84,6 +84,18 @@ def find_cases(folder: Path) -> Iterator[Path]:
     return iter(sorted(path for path in folder.rglob("*.json") if path.name != "config.json"))
 
 
+def system_cases(folder: Path, system: str) -> list[Path]:
+    """Every case of a system below a folder, in order; "metrics", "frames" and so on are systems.
+
+    Raises json.JSONDecodeError for a file below it that is no JSON.
+    """
+
+    def recorded(path: Path) -> str:
+        return recorded_system(path, json.loads(path.read_text(encoding="utf-8")))
+
+    return [path for path in find_cases(folder) if recorded(path) == system]
+
+
 def case_file(path: Path, record: dict[str, Any]) -> Path | None:
     """The checkpoint that a case of kind "file" is about, None where no file is named.
 
