@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from vtr_jax.data.augmentation import RAND_AUGMENT
+from vtr_jax.data.augmentation import NO_AUGMENTATION, RAND_AUGMENT
 from vtr_jax.training.config import default_config
 from vtr_jax.training.smoke import shrink
 
@@ -58,7 +58,7 @@ def get_config(variant: str = "msrvtt") -> ConfigDict:
     config.data.max_frames = 64 if dataset in PARAGRAPHS else 12
     config.data.slice_framepos = 2
     config.data.caption_mode = "every_caption"
-    config.data.augmentation = RAND_AUGMENT
+    config.data.augmentation = NO_AUGMENTATION if dataset in PARAGRAPHS else RAND_AUGMENT
     config.data.options = ConfigDict(READER_OPTIONS[dataset])
     config.data.dataset = "table" if dataset == "smoke" else dataset
     # The original selects its checkpoint on its "val", the test split of MSR-VTT:

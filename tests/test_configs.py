@@ -226,6 +226,7 @@ SMOKE = [
     "drl.py:smoke-xti",
     "backbone_tvr.py:smoke",
     "eercf.py:smoke",
+    "emcl.py:smoke",
 ]
 
 

@@ -118,3 +118,9 @@ def test_torch_normal_repeats_its_seed(count):
     assert np.abs(torch_normal(4, count) - drawn).max() > 0
     with pytest.raises(ValueError, match="seed: expected 0 or more"):
         torch_normal(-1, count)
+
+
+def test_bases_of_another_number_are_refused(retriever, features):
+    other = retriever.with_state({"mu": jnp.ones((1, 8))})
+    with pytest.raises(ValueError, match=r"state mu: expected shape \(1, 32\) .* got \(1, 8\)"):
+        other.similarity(*features)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vtr_jax.models.recipes import RECIPES, recipe_named
@@ -85,3 +87,12 @@ def test_names_a_config_lacks_are_key_errors(tiny_clip):
         config.option("agg_module")
     with pytest.raises(KeyError):
         config.size("temporal_layers")
+
+
+def test_options_may_be_numpy_or_jax_numbers(tiny_clip):
+    recipe = recipe_named("emcl")
+    plain = recipe.config(tiny_clip, {"centerK": 8, "lamd": 0.5, "mu": [0.5] * 8})
+    arrays = {"centerK": np.int64(8), "lamd": np.float64(0.5), "mu": jnp.full((1, 8), 0.5)}
+    assert recipe.config(tiny_clip, arrays) == plain
+    with pytest.raises(ValueError, match="lamd: expected finite numbers, got nan"):
+        recipe.config(tiny_clip, {"lamd": float("nan")})

@@ -207,7 +207,7 @@ def test_loss_says_its_terms(tiny_retriever, tiny_batch):
     retriever = tiny_retriever("clip4clip", **SEQ_TRANSF)
     text, video = encode(retriever, tiny_batch)
     loss, terms = retriever.loss(text, video)
-    names = {"logits_tv", "logits_vt", "loss_t2v", "loss_v2t", "contrastive", "state"}
+    names = {"logits_tv", "logits_vt", "loss_t2v", "loss_v2t", "contrastive", "cdcr", "state"}
     assert set(terms) == names
     # Jitted and eager arithmetic may round the mean's last bit differently.
     np.testing.assert_allclose(loss, (terms["loss_t2v"] + terms["loss_v2t"]) / 2, rtol=3e-7)
@@ -295,3 +295,17 @@ def test_features_are_pytrees():
     doubled = jax.tree.map(lambda leaf: 2 * leaf, text)
     assert isinstance(doubled, TextFeatures)
     np.testing.assert_array_equal(doubled.tokens, 2 * np.ones(3))
+
+
+def test_a_loss_needs_pairs(tiny_retriever, tiny_batch):
+    retriever = tiny_retriever("drl", interaction="ti", cdcr=1)
+    text, video = encode(retriever, tiny_batch)
+    fewer = jax.tree.map(lambda leaf: leaf[:2], video)
+    with pytest.raises(ValueError, match="got 3 texts and 2 videos"):
+        retriever.loss(text, fewer, picks=(np.zeros(3, int), np.zeros(3, int)))
+    with pytest.raises(ValueError, match=r"expected video_index of shape \(3,\), got \(1,\)"):
+        retriever.loss(text, video, picks=(np.zeros(3, int), np.zeros(1, int)))
+    with pytest.raises(ValueError, match=r"text_index must lie in 0\.\.7, got \[0, 99, 0\]"):
+        retriever.loss(text, video, picks=(np.array([0, 99, 0]), np.zeros(3, int)))
+    with pytest.raises(ValueError, match="draws samples: pass rng"):
+        retriever.loss(text, video)

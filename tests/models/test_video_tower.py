@@ -239,7 +239,6 @@ def test_the_last_layers_are_listed_by_default(tiny_clip):
         ({"interaction": "dp"}, "interaction: expected one of no, ti, wti, got 'dp'"),
         ({"interaction": "wti"}, "it needs wti_arch 1, 2 or 3"),
         ({"interaction": "wti", "wti_arch": 4}, "wti_arch: expected one of 0, 1, 2, 3, got 4"),
-        ({"wti_arch": 2}, "wti_arch=2 belongs to interaction=wti, got 'no'"),
         ({"sim_header": "seqTransf"}, "gives one vector a clip.*Use meanP"),
         ({"sim_header": "maxP"}, "sim_header: expected one of meanP"),
         ({"cdcr": 1}, "cdcr=1 correlates words with frames: it needs interaction=wti"),

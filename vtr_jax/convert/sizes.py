@@ -9,6 +9,7 @@ from typing import Any
 
 from vtr_jax.models.clip import ClipConfig, clip_config
 from vtr_jax.models.recipes import RECIPES, Recipe
+from vtr_jax.models.recipes.recipe import plain_value
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -28,7 +29,9 @@ def split_options(
 
     Raises ValueError for a name that neither has, with the recipes that have it or the nearest.
     """
-    towers = {name: value for name, value in given.items() if name in TOWER_OPTIONS}
+    towers = {
+        name: plain_value(name, value) for name, value in given.items() if name in TOWER_OPTIONS
+    }
     own = {name: value for name, value in given.items() if name not in TOWER_OPTIONS}
     for name in own.keys() - recipe.options.keys():
         owners = [other.name for other in RECIPES.values() if name in other.options]

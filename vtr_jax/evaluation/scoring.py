@@ -59,7 +59,8 @@ class EmclScoring:
 
     K: bases. stage_num: EM iterations. lamd: softmax temperature. beta: share of what is put back.
     seed: of the bases' random signs. batch_size_val: texts and videos a block, which decides the
-    scores. Names and defaults are the original flags. Raises ValueError for values out of range.
+    scores. momentum: of the bases in training, without effect here. Names and defaults are the
+    original flags. Raises ValueError for values out of range.
     """
 
     K: int = 16
@@ -68,6 +69,7 @@ class EmclScoring:
     beta: float = 1.0
     seed: int = 42
     batch_size_val: int = 64
+    momentum: float = 0.9
 
     def __post_init__(self) -> None:
         for name in ("K", "stage_num", "batch_size_val"):
@@ -100,7 +102,7 @@ class EmclScoring:
         return cls(**values)
 
     def __str__(self) -> str:
-        values = dataclasses.asdict(self)
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k != "momentum"}
         return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
     def reads(self, config: RetrieverConfig) -> frozenset[str]:
@@ -128,7 +130,7 @@ class EmclScoring:
 
     def block_cosines(self, text_td: Array, video_vd: Array, mu_k: Array) -> Array:
         """Products of normalised vectors after EMCL over all of them, [T,V]."""
-        settings = EmSettings(self.stage_num, self.lamd, self.beta, momentum=0.0)
+        settings = EmSettings(self.stage_num, self.lamd, self.beta, self.momentum)
         rows_nd = emcl(jnp.concatenate([video_vd, text_td]), mu_k, settings)[0]
         count_v = video_vd.shape[0]
         return jnp.einsum("td,vd->tv", rows_nd[count_v:], rows_nd[:count_v], precision="highest")

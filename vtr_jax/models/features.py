@@ -6,6 +6,7 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -86,3 +87,32 @@ def check_frames(frames: Array, frame_mask: ArrayLike, resolution: int) -> None:
         raise ValueError(
             f"frame_mask: expected [batch, frames] = {frames.shape[:2]}, got {mask_shape}"
         )
+
+
+def check_pairs(
+    text: TextFeatures, video: VideoFeatures, picks: tuple[ArrayLike, ArrayLike] | None
+) -> None:
+    """Refuse a batch whose texts and videos do not pair up; raises ValueError naming the shapes.
+
+    picks: the positions of one token a text and one frame a video; values out of range are
+    refused where they are known (not while a function is being compiled).
+    """
+    count_t, count_v = text.mask.shape[0], video.mask.shape[0]
+    if count_t != count_v:
+        raise ValueError(
+            f"a loss pairs the i-th text with the i-th video, got {count_t} texts and "
+            f"{count_v} videos"
+        )
+    if picks is None:
+        return
+    limits = (text.mask.shape[1], video.mask.shape[1])
+    for name, pick, limit in zip(("text_index", "video_index"), picks, limits, strict=True):
+        if jax.numpy.shape(pick) != (count_t,):
+            raise ValueError(
+                f"picks: expected {name} of shape ({count_t},), got {jax.numpy.shape(pick)}"
+            )
+        if isinstance(pick, jax.core.Tracer):
+            continue
+        values = np.asarray(pick)
+        if ((values < 0) | (values >= limit)).any():
+            raise ValueError(f"picks: {name} must lie in 0..{limit - 1}, got {values.tolist()}")

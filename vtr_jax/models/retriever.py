@@ -25,6 +25,7 @@ from vtr_jax.models.features import (
     VideoFeatures,
     VisionFeatures,
     check_frames,
+    check_pairs,
     check_tokens,
 )
 from vtr_jax.models.module_spec import ModuleSpec, Params
@@ -137,18 +138,20 @@ class Retriever:
         """Training loss of a batch whose i-th text belongs to its i-th video.
 
         rng: key for dropout and draws, None for no dropout. picks: (text_index, video_index) for
-        recipes that draw samples. Returns (loss, terms); terms["state"] is the state after the
-        call. Raises ValueError if the recipe draws and has neither rng nor picks.
+        recipes that draw samples, int [B] each. Returns (loss, terms); terms["state"] is the state
+        after the call. Raises ValueError if the recipe draws and has neither rng nor picks, and
+        for texts, videos and picks that do not pair up.
         """
         if rng is None and picks is None and self.recipe.draws(self.config):
             raise ValueError(
                 f"the loss of this {self.config.recipe} draws samples: pass "
                 "rng=jax.random.key(...) or picks=(text_index, video_index)"
             )
+        check_pairs(text, video, picks)
         loss, terms = _run_loss(
             self.config, self.runtime, self._own_params, self.state, text, video, rng, picks
         )
-        return loss, {"state": self.state, **terms}
+        return loss, {"state": self.state, "cdcr": jnp.zeros(()), **terms}
 
     @property
     def _own_params(self) -> Params:

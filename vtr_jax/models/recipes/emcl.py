@@ -106,6 +106,12 @@ def em_settings(config: RetrieverConfig) -> EmSettings:
 def _block_logits(parts: Parts, texts: Any, videos: Any) -> tuple[Array, Array]:
     """(cosines, mu after a training step) of texts (sentences, valid) and videos (frames, mask)."""
     (sentence_td, valid_t), (frames_vfd, mask_vf) = texts, videos
+    components = parts.config.option("centerK")
+    if parts.state["mu"].shape != (1, components):
+        raise ValueError(
+            f"state mu: expected shape (1, {components}) as centerK says, got "
+            f"{parts.state['mu'].shape}"
+        )
     rows = pair_rows(sentence_td, frames_vfd, mask_vf, parts.config.option("temp"))
     rows = rows._replace(weights_tvf=rows.weights_tvf * valid_t[:, None, None])
     return emcl_logits(rows, parts.state["mu"][0], em_settings(parts.config))
@@ -117,6 +123,7 @@ def _texts_and_videos(text: TextFeatures, video: VideoFeatures) -> tuple[Any, An
 
 
 def _scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool) -> Scores:
+    """Cosines, which only the loss scales by logit_scale; train: all pairs as one tile."""
     texts, videos = _texts_and_videos(text, video)
     if train:
         return {"logits_tv": _block_logits(parts, texts, videos)[0]}

@@ -108,8 +108,6 @@ def _check(clip: ClipConfig, options: Options) -> None:
         raise ValueError("recipe internvideo: a 3d patch embedding is CLIP4Clip's")
     if interaction == "wti" and arch == 0:
         raise ValueError("interaction=wti weighs words and frames: it needs wti_arch 1, 2 or 3")
-    if interaction != "wti" and arch != 0:
-        raise ValueError(f"wti_arch={arch} belongs to interaction=wti, got {interaction!r}")
     if interaction != "no" and clip.text.width != clip.embed_dim:
         raise ValueError(
             f"interaction={interaction} compares text tokens of width {clip.text.width}, which it "

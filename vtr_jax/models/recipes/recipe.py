@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -121,7 +122,7 @@ class Recipe:
                 raise ValueError(
                     f"recipe {self.name} has no option {name!r} (it has: {known}){hint}"
                 )
-        return {name: _hashable(value) for name, value in {**self.options, **given}.items()}
+        return {name: plain_value(name, v) for name, v in {**self.options, **given}.items()}
 
     def config(
         self,
@@ -142,10 +143,18 @@ class Recipe:
         )
 
 
-def _hashable(value: Any) -> OptionValue:
-    """An option's value as a description keeps it: lists and arrays become tuples of numbers."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(np.ravel(np.asarray(value)).tolist())
+def plain_value(name: str, value: Any) -> OptionValue:
+    """An option's value as a description keeps it: plain Python, tuples for lists and arrays.
+
+    Raises ValueError for a number that is not finite.
+    """
+    if isinstance(value, list | tuple | np.ndarray | Array) and np.ndim(value):
+        value = tuple(np.ravel(np.asarray(value)).tolist())
+    elif isinstance(value, np.generic | np.ndarray | Array):
+        value = value.item()
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name}: expected finite numbers, got {value!r}")
     return value
 
 
