@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -84,6 +85,9 @@ def test_missing_clips_are_refused_or_skipped_and_counted(request_for, tiny_data
     text, card, results = evaluated(dataclasses.replace(request, skip_missing=True))
     assert (card.clips, card.clips_skipped) == (7, 1)
     assert "clips skipped" in text and results["v2t"]["queries"] == 7
+    assert text.splitlines()[-1] == "Clips that were skipped: gone"
+    written = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert written["skipped_clips"] == ["gone"]
 
 
 def test_a_directory_that_no_run_made_has_the_usual_settings(request_for, tiny_run, tmp_path):

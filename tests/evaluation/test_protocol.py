@@ -61,6 +61,8 @@ def test_every_field_is_shown():
     ):
         assert shown in text
     assert len(text.splitlines()) == len(dataclasses.fields(ProtocolCard))
+    assert all(len(line.split()) > 1 for line in text.splitlines())
+    assert ["options", "none"] in [line.split() for line in text.splitlines()]
 
 
 def test_choosing_on_the_test_split_is_said_loudly():

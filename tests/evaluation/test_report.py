@@ -81,3 +81,12 @@ def test_missing_and_broken_reports_are_refused(tmp_path):
     path.write_text("[]")
     with pytest.raises(ValueError, match="found None"):
         read_report(tmp_path)
+
+
+def test_skipped_clips_are_all_listed_and_five_are_named(tmp_path):
+    names = [f"clip{n}" for n in range(8)]
+    path = write_report(tmp_path, CARD, {"t2v": {"R@1": 1.0}}, names)
+    assert json.loads(path.read_text())["skipped_clips"] == names
+    last = (tmp_path / "report.txt").read_text().splitlines()[-1]
+    assert last == "Clips that were skipped: clip0, clip1, clip2, clip3, clip4, and 3 more"
+    assert read_report(tmp_path) == (CARD, {"t2v": {"R@1": 1.0}})

@@ -114,8 +114,8 @@ def run_evaluation(request: EvaluationRequest) -> str:
         selection="none" if request.step is not None else selection.get("rule", "none"),
     )
     if request.output:
-        cluster.on_first(write_report, request.output, card, evaluation.results)
-    report = format_report(card, evaluation.results)
+        cluster.on_first(write_report, request.output, card, evaluation.results, skipped)
+    report = format_report(card, evaluation.results, skipped)
     return f"{_memory_warning(split, trained_on)}\n{report}" if trained_on else report
 
 

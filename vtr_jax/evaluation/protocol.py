@@ -172,6 +172,7 @@ class ProtocolCard:
             "ties": f"{self.ties}: {TIE_RULES[self.ties]}",
             "selection": SELECTIONS[self.selection],
             "frame_rate": f"{self.frame_rate:g}",
+            "options": self.options or "none",
             "software": ", ".join(f"{name} {value}" for name, value in self.software.items()),
         }
         return {_label(name): str(value) for name, value in shown.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vtr_jax.evaluation.protocol import ProtocolCard
@@ -18,13 +18,18 @@ TEXT_FILE = "report.txt"
 FORMAT_VERSION = 1
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 
+_SHOWN = 5
+
 Results = Mapping[str, Mapping[str, float]]
 
 
-def write_report(directory: Path | str, card: ProtocolCard, results: Results) -> Path:
+def write_report(
+    directory: Path | str, card: ProtocolCard, results: Results, skipped: Sequence[str] = ()
+) -> Path:
     """Writes report.json and report.txt into a directory (made if absent), each file at once.
 
-    results: {"t2v": {"R@1": …, …}, "v2t": …}; more rows may follow. Returns the path of the JSON.
+    results: {"t2v": {"R@1": …, …}, "v2t": …}; more rows may follow. skipped: ids of the clips that
+    were left out, all of which the JSON lists. Returns the path of the JSON.
     Raises ValueError, before anything is written, if there is no row or a value is not finite.
     """
     if not results:
@@ -33,6 +38,7 @@ def write_report(directory: Path | str, card: ProtocolCard, results: Results) ->
         "format_version": FORMAT_VERSION,
         "results": {name: dict(row) for name, row in results.items()},
         "protocol": card.to_dict(),
+        "skipped_clips": list(skipped),
     }
     try:
         encoded = json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -40,7 +46,7 @@ def write_report(directory: Path | str, card: ProtocolCard, results: Results) ->
         raise ValueError(f"results hold NaN or an infinite value: {dict(results)}") from error
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(directory / TEXT_FILE, format_report(card, results))
+    _replace(directory / TEXT_FILE, format_report(card, results, skipped))
     _replace(directory / JSON_FILE, encoded)
     return directory / JSON_FILE
 
@@ -66,9 +72,16 @@ def read_report(directory: Path | str) -> tuple[ProtocolCard, dict[str, dict[str
     return ProtocolCard.from_dict(content["protocol"]), content["results"]
 
 
-def format_report(card: ProtocolCard, results: Results) -> str:
-    """Returns the table of scores and, below it, the protocol they hold for."""
-    return f"{format_table(results)}\n\nProtocol\n{card.text()}\n"
+def format_report(card: ProtocolCard, results: Results, skipped: Sequence[str] = ()) -> str:
+    """Returns the table of scores and, below it, the protocol they hold for.
+
+    skipped: ids of the clips that were left out, of which the first five are named.
+    """
+    text = f"{format_table(results)}\n\nProtocol\n{card.text()}\n"
+    if not skipped:
+        return text
+    more = f", and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
+    return f"{text}\nClips that were skipped: {', '.join(skipped[:_SHOWN])}{more}\n"
 
 
 def format_table(results: Results) -> str:
