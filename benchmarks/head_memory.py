@@ -24,13 +24,17 @@ from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime
 
 GIB = 2**30
-# Head by name, as options of recipe drl.
-HEADS: dict[str, dict[str, Any]] = {
-    "ti": {"interaction": "ti", "cdcr": 0},
-    "wti": {"interaction": "wti", "cdcr": 0},
-    "wti, cdcr 3": {"interaction": "wti", "cdcr": 3},
-    "xti": {"interaction": "xti", "cdcr": 0},
+BARE = {"agg_module": "None"}
+# Head by name: recipe and options.
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ti": ("drl", {"interaction": "ti", "cdcr": 0, **BARE}),
+    "wti": ("drl", {"interaction": "wti", "cdcr": 0, **BARE}),
+    "wti, cdcr 3": ("drl", {"interaction": "wti", "cdcr": 3, **BARE}),
+    "emcl": ("emcl", BARE),
+    "xti": ("drl", {"interaction": "xti", "cdcr": 0, **BARE}),
+    "tightTransf": ("clip4clip", {"sim_header": "tightTransf"}),
 }
+CROSS_ENCODERS = ("xti", "tightTransf")
 
 
 def towers(width: int) -> ClipConfig:
@@ -77,10 +81,10 @@ def temporary_bytes(retriever: Retriever, text: TextFeatures, video: VideoFeatur
 
 def measure(head: str, given: argparse.Namespace) -> dict[str, Any]:
     """One row: the head, its batch, tile, and memory in GiB."""
-    options = {**HEADS[head], "agg_module": "None"}
-    config = recipe_named("drl").config(towers(given.width), options)
+    recipe, options = HEADS[head]
+    config = recipe_named(recipe).config(towers(given.width), options)
     retriever = abstract_retriever(config, Runtime(tile=given.tile, cross_tile=given.cross_tile))
-    crosses = HEADS[head]["interaction"] == "xti"
+    crosses = head in CROSS_ENCODERS
     batch, tile = (given.cross_batch, given.cross_tile) if crosses else (given.batch, given.tile)
     features = abstract_features(batch, given.tokens, given.frames, given.width)
     of_pair = (1 + given.frames) * given.width if crosses else given.tokens * given.frames
@@ -93,14 +97,19 @@ def measure(head: str, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
+def arguments_parser() -> argparse.ArgumentParser:
+    """Sizes, by default those of a batch of 1024 MSR-VTT captions and clips."""
     parser = argparse.ArgumentParser(description="Temporary memory of the heads over all pairs.")
     sizes = {"batch": 1024, "cross_batch": 64, "tokens": 32, "frames": 12, "width": 512}
     tiles = {"tile": Runtime().tile, "cross_tile": Runtime().cross_tile}
     for name, value in {**sizes, **tiles}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    given = arguments_parser().parse_args()
     rows = []
     for head in HEADS:
         rows.append(measure(head, given))

@@ -149,6 +149,6 @@ def test_the_parity_column_is_filled_from_measurements():
     before, after = README.splitlines(), text.splitlines()
     (changed,) = (i for i, line in enumerate(after) if line != before[i])
     assert after[changed].startswith("| `clip` |")
-    assert after[changed].endswith("| feature 0.50, logits 0.25 |")
+    assert after[changed].endswith("| features 0.50, logits 0.25 |")
     with pytest.raises(ValueError, match="one table of recipes"):
         module.filled("no table", {})
