@@ -2,9 +2,9 @@
 
     python scripts/soak_compile.py [VARIANT ...]
 
-VARIANT: such as emcl.py:smoke; default: all. Needs vtr_jax[compile] and no TPU. The smoke variants: their sizes are small, their programs are
-those of the real ones. Exit code 1 if one fails to compile, does not fit, or has a loop whose
-turns cannot be counted.
+VARIANT: such as emcl.py:smoke; default: all. Needs vtr_jax[compile] and no TPU. The sizes are
+small, the programs are those of the real ones. Exit code 1 if one fails to compile, does not fit,
+or has a loop whose turns cannot be counted.
 """
 
 from __future__ import annotations
