@@ -217,6 +217,26 @@ def test_evaluate_refuses_in_one_clear_line(tiny_run, data, last_line, extra, me
     assert code == 1 and line.startswith("vtr evaluate: ") and message in line
 
 
+@pytest.mark.parametrize(
+    ("command", "argument", "end"),
+    [
+        ("prepare", "--resoluton=64", "--resoluton: no such option; did you mean --resolution?"),
+        ("prepare", "--verfy", "expected --name=value; did you mean --verify?"),
+        ("evaluate", "--max_word=12", "--max_word: no such option; did you mean --max_words?"),
+        ("evaluate", "--skip_mising", "expected --name=value; did you mean --skip_missing?"),
+        ("check-data", "--video=DIR", "--video: no such option; did you mean --videos?"),
+    ],
+)
+def test_misspelt_options_name_the_nearest_of_the_command(last_line, command, argument, end):
+    given = {
+        "prepare": ["--videos=v", "--store=s"],
+        "evaluate": ["--checkpoint=c", "--store=s"],
+        "check-data": [],
+    }
+    code, line = last_line(command, "--annotations=a.csv", *given[command], argument)
+    assert code == 1 and line.startswith(f"vtr {command}: ") and line.endswith(end)
+
+
 @pytest.mark.parametrize("name", ["source", "directory"])
 def test_options_that_mean_something_else_are_refused(last_line, name):
     code, line = last_line("convert", "FILE", "OUT", f"--{name}=3")

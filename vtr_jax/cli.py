@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -18,17 +19,22 @@ Options = dict[str, Any]
 READ_SPLIT_NAMES = ("dataset", "annotations", "split")
 
 
-def parse_options(arguments: Sequence[str], taken: Collection[str] = ()) -> Options:
+def parse_options(
+    arguments: Sequence[str], taken: Collection[str] = (), command: Collection[str] = ()
+) -> Options:
     """--name=value arguments as a dict; numbers, booleans and None are read as such.
 
-    taken: names that mean something else to the command. Raises ValueError for those, for a name
-    given twice, and for an argument of another form.
+    taken: names that mean something else to the command. command: its own options, of which the
+    nearest is named where an argument has another form. Raises ValueError for these arguments,
+    for a name that is taken, and for one given twice.
     """
     options: Options = {}
     for argument in arguments:
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not equals or not name.isidentifier():
-            raise ValueError(f"argument {argument!r}: expected --name=value")
+            meant = difflib.get_close_matches(name, command, n=1)
+            hint = f"; did you mean --{meant[0]}?" if meant else ""
+            raise ValueError(f"argument {argument!r}: expected --name=value{hint}")
         if name in taken:
             raise ValueError(
                 f"--{name}: not an option here; `vtr COMMAND --help` says how to give {name}"
@@ -42,6 +48,24 @@ def parse_options(arguments: Sequence[str], taken: Collection[str] = ()) -> Opti
     return options
 
 
+def _reader_options(
+    parser: argparse.ArgumentParser, dataset: str, arguments: Sequence[str]
+) -> Options:
+    """What the command did not know, as options of the data set's reader; ValueError if not so."""
+    from vtr_jax.data.annotations import check_options
+
+    command = _own_options(parser)
+    options = parse_options(arguments, READ_SPLIT_NAMES, command)
+    check_options(dataset, options, command)
+    return options
+
+
+def _own_options(parser: argparse.ArgumentParser) -> list[str]:
+    # argparse has no other way to ask for them.
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
+
+
 def convert(arguments: Sequence[str]) -> None:
     """Convert a PyTorch, OpenAI or Hugging Face checkpoint into a retriever directory."""
     from vtr_jax.convert.command import add_arguments, run_conversion
@@ -49,7 +73,7 @@ def convert(arguments: Sequence[str]) -> None:
     parser = _parser("convert", convert)
     add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
-    run_conversion(known, parse_options(rest, vars(known)))
+    run_conversion(known, parse_options(rest, vars(known), _own_options(parser)))
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +92,7 @@ def check(arguments: Sequence[str]) -> None:
     parser = _parser("check-data", check, EPILOG)
     add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
-    run_check(known, parse_options(rest, READ_SPLIT_NAMES))
+    run_check(known, _reader_options(parser, known.dataset, rest))
 
 
 def prepare(arguments: Sequence[str]) -> None:
@@ -81,7 +105,7 @@ def prepare(arguments: Sequence[str]) -> None:
     _add_data_arguments(parser)
     add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
-    run_prepare(known, parse_options(rest, READ_SPLIT_NAMES))
+    run_prepare(known, _reader_options(parser, known.dataset, rest))
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -169,7 +193,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(with_recipe_settings(arguments))
     del known.config
-    options = parse_options(rest, READ_SPLIT_NAMES)
+    options = _reader_options(parser, known.dataset, rest)
     cluster.join(known, saves_when_stopped=False)
     report = run_evaluation(EvaluationRequest(**vars(known), reader_options=options))
     cluster.on_first(print, report)

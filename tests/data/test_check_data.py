@@ -268,6 +268,13 @@ def test_what_cannot_be_asked_for(table, tmp_path, capsys, arguments, message):
     assert re.search(message, shown.out + shown.err)
 
 
+def test_what_every_split_refuses_is_said_once(tmp_path):
+    with pytest.raises(ValueError, match="didemo has no option moment; .*did you mean moments"):
+        check_data("didemo", tmp_path, moment=True)
+    report = check_data("didemo", tmp_path, moments="yes")
+    assert report.problems == ("train, val, test: moments is 'yes', expected True or False",)
+
+
 def test_help_names_data_sets_and_their_options(capsys):
     with pytest.raises(SystemExit):
         main(["check-data", "--help"])

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from vtr_jax.data.annotations.activitynet import read_activitynet
-from vtr_jax.data.annotations.choices import SPLIT_NAMES, MissingSplit, check_choice, nearest
+from vtr_jax.data.annotations.choices import (
+    SPLIT_NAMES,
+    MissingSplit,
+    check_choice,
+    nearest_name,
+)
 from vtr_jax.data.annotations.didemo import read_didemo
 from vtr_jax.data.annotations.lsmdc import read_lsmdc
 from vtr_jax.data.annotations.msrvtt import read_msrvtt
@@ -25,6 +30,7 @@ __all__ = [
     "READERS",
     "MissingSplit",
     "available_splits",
+    "check_options",
     "read_available_splits",
     "read_split",
     "reader_options",
@@ -58,7 +64,7 @@ def read_split(
         ValueError: unknown data set, option or split, or what the reader refuses.
         FileNotFoundError: the annotations, or a file named in an option, are not there.
     """
-    _check_options(dataset, options)
+    check_options(dataset, options)
     return READERS[dataset](annotations, split, **options)
 
 
@@ -74,7 +80,7 @@ def read_available_splits(
         MissingSplit: there is not one.
         ValueError, FileNotFoundError: as read_split.
     """
-    _check_options(dataset, options)
+    check_options(dataset, options)
     splits: dict[str, Split] = {}
     missing: dict[str, str] = {}
     for name in split_names(dataset, annotations):
@@ -114,12 +120,19 @@ def reader_options(dataset: str) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
 
 
-def _check_options(dataset: str, options: dict[str, Any]) -> None:
+def check_options(dataset: str, options: Iterable[str], command: Collection[str] = ()) -> None:
+    """Refuse names that are no options of a data set's reader, with the nearest that is one.
+
+    command: options of the command that was told, which the name may be meant to be.
+    Raises ValueError, also for an unknown data set.
+    """
     known = reader_options(dataset)
     unknown = [name for name in sorted(options) if name not in known]
-    if unknown:
-        hint = nearest(unknown[0], known)
-        names = ", ".join(known) or "none"
-        raise ValueError(
-            f"{dataset} has no option {', '.join(unknown)}; its options: {names}{hint}"
-        )
+    if not unknown:
+        return
+    meant = nearest_name(unknown[0], (*known, *command))
+    if meant in command:
+        raise ValueError(f"--{unknown[0]}: no such option; did you mean --{meant}?")
+    hint = f"; did you mean {meant}?" if meant else ""
+    names = ", ".join(known) or "none"
+    raise ValueError(f"{dataset} has no option {', '.join(unknown)}; its options: {names}{hint}")

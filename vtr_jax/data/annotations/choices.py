@@ -35,9 +35,15 @@ def check_flag(name: str, value: object) -> None:
 
 def nearest(value: object, known: Iterable[str]) -> str:
     """'; did you mean X?' where a known name is close to `value`, else nothing."""
+    name = nearest_name(value, known)
+    return f"; did you mean {name}?" if name else ""
+
+
+def nearest_name(value: object, known: Iterable[str]) -> str | None:
+    """The known name that is closest to `value`, case aside; None where none is close."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(value).lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+    return by_lower[close[0]] if close else None
 
 
 def annotation_folder(path: str | os.PathLike[str], holding: str, split: str, system: str) -> Path:

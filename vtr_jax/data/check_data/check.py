@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations import MissingSplit, read_split, split_names
+from vtr_jax.data.annotations import MissingSplit, check_options, read_split, split_names
 from vtr_jax.data.check_data.known import default_max_words, same_by_protocol, source_video
 from vtr_jax.data.check_data.report import DataReport, Overlap
 from vtr_jax.data.check_data.split_check import check_split
@@ -42,6 +42,7 @@ def check_data(
     """
     if splits is not None and not all(splits):
         raise ValueError("splits names nothing, expected names with commas between them")
+    check_options(dataset, options)
     max_words = default_max_words(dataset) if max_words is None else max_words
     if max_words < MIN_MAX_WORDS:
         raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
@@ -77,14 +78,15 @@ def _read(
     """Splits, those that are not there and why, and what is wrong with the others."""
     read: list[Split] = []
     missing: dict[str, str] = {}
-    problems: list[str] = []
+    wrong: dict[str, list[str]] = {}
     for name in names or split_names(dataset, annotations):
         try:
             read.append(read_split(dataset, annotations, name, **options))
         except MissingSplit as reason:
             missing[name] = str(reason)
         except ValueError as problem:
-            problems.append(f"{name}: {problem}")
+            wrong.setdefault(str(problem), []).append(name)
+    problems = [f"{', '.join(those)}: {problem}" for problem, those in wrong.items()]
     if names is not None:
         problems += [f"{name}: {reason}" for name, reason in missing.items()]
     elif not read and not problems:
