@@ -129,6 +129,33 @@ def test_frames_that_cannot_be_regenerated_are_an_error(case):
         case_inputs(other, arrays)
 
 
+def test_images_are_clips_of_one_frame(case):
+    """Recorded ones are fed as they are, whatever the salt would give."""
+    token_ids = np.zeros((3, 4), np.int32)
+    image = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    inputs = case_inputs(case, {"token_ids": token_ids, "image": image})
+    np.testing.assert_array_equal(inputs.frames[:, 0], image.transpose(0, 2, 3, 1))
+    assert inputs.frame_mask.tolist() == [[1], [1]]
+    regenerated = case_inputs(case, case.arrays())
+    again = {**case.arrays(), "image": np.moveaxis(regenerated.frames[:, 0], -1, 1)}
+    record = {name: value for name, value in case.record.items() if name != "salt"}
+    recorded = case_inputs(dataclasses.replace(case, record=record), again)
+    np.testing.assert_array_equal(recorded.frames, regenerated.frames)
+
+
+def test_images_that_cannot_be_regenerated_are_an_error(case):
+    other = dataclasses.replace(case, record={**case.record, "image_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="the regenerated frames differ from the recorded ones"):
+        case_inputs(other, {"token_ids": np.zeros((1, 4), np.int32)})
+
+
+def test_a_case_without_any_pictures_says_what_to_record(case):
+    record = {name: value for name, value in case.record.items() if name != "salt"}
+    arrays = {"token_ids": np.zeros((1, 4), np.int32), "video_mask": np.ones((1, 2), np.int32)}
+    with pytest.raises(ValueError, match=r"vit-p32\.npz: expected the frames .* as `video`"):
+        case_inputs(dataclasses.replace(case, record=record), arrays)
+
+
 @pytest.fixture(scope="module")
 def gradients(tiny_retriever):
     """Any retriever will do: what counts is how its arrays are compared."""

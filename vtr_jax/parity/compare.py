@@ -79,14 +79,17 @@ class Outputs:
 
     @functools.cached_property
     def scores(self) -> dict[str, jax.Array]:
+        """The named matrices of evaluation, [T,V] (one of them may be [V,T])."""
         return self.retriever.scores(self.text, self.video)
 
     @functools.cached_property
     def train_scores(self) -> dict[str, jax.Array]:
+        """The named matrices of training, as scores."""
         return self.retriever.scores(self.text, self.video, train=True)
 
     @functools.cached_property
     def loss(self) -> tuple[jax.Array, dict[str, Any]]:
+        """(training loss, its terms by name), with the recorded picks of a loss that draws."""
         return self.retriever.loss(self.text, self.video, picks=self.inputs.picks)
 
 
@@ -103,26 +106,16 @@ def in_recorded_state(retriever: Retriever, case: Case, arrays: Arrays) -> Retri
 
 
 def case_inputs(case: Case, arrays: Arrays) -> Inputs:
-    """The inputs of a case; pictures are its own `video`, or regenerated from its salt.
+    """The inputs of a case; pictures are its own `video` or `image`, or follow from its salt.
 
-    `video` is [B,F,3,R,R] float32, normalised, channels first, as PyTorch programs feed it.
+    `video` is [B,F,3,R,R] float32, normalised, channels first, as PyTorch programs feed it;
+    `image` [B,3,R,R] is clips of one frame. Raises ValueError where there is nothing of the three,
+    and for regenerated pictures that are not those the case was recorded with.
     """
     system, token_ids = SYSTEMS[case.system], arrays["token_ids"]
     token_mask = arrays.get("token_mask", (token_ids != 0).astype(np.int32))
-    mask = arrays.get("video_mask", np.ones((len(token_ids), 1), np.int32))
-    if "video" in arrays:
-        video = np.array(arrays["video"], np.float32)
-    elif "video_mask" in arrays:
-        resolution = system.resolution(case.config)
-        shape = (*mask.shape, 3, resolution, resolution)
-        video = normal_frames(case.record["salt"], "video", shape)
-    else:
-        resolution = system.resolution(case.config)
-        shape = (len(token_ids), 3, resolution, resolution)
-        video = normal_frames(case.record["salt"], "image", shape)[:, None]
-    video[mask == 0] = 0.0
-    if "video" not in arrays:
-        check_frames_checksum(case, video)
+    video = _pictures(case, arrays)
+    mask = arrays.get("video_mask", np.ones(video.shape[:2], np.int32))
     picks = None
     if system.picks is not None and system.picks[0] in arrays:
         picks = (jnp.asarray(arrays[system.picks[0]]), jnp.asarray(arrays[system.picks[1]]))
@@ -135,15 +128,47 @@ def case_inputs(case: Case, arrays: Arrays) -> Inputs:
     )
 
 
-def check_frames_checksum(case: Case, video: np.ndarray) -> None:
+def _pictures(case: Case, arrays: Arrays) -> np.ndarray:
+    """Normalised frames, channels first, float32 [B,F,3,R,R], zero where they are no frames."""
+    if "video" in arrays:
+        video = np.array(arrays["video"], np.float32)
+    elif "image" in arrays:
+        video = np.array(arrays["image"], np.float32)[:, None]
+    else:
+        return _regenerated(case, arrays)
+    if "video_mask" in arrays:
+        video[arrays["video_mask"] == 0] = 0.0
+    return video
+
+
+def _regenerated(case: Case, arrays: Arrays) -> np.ndarray:
+    if "salt" not in case.record:
+        raise ValueError(
+            f"{case.path.with_suffix('.npz')}: expected the frames that the program was fed; "
+            "record them as `video` (float32 [B,F,3,R,R], normalised, channels first)"
+        )
+    resolution = SYSTEMS[case.system].resolution(case.config)
+    picture = (3, resolution, resolution)
+    if "video_mask" in arrays:
+        mask, name = arrays["video_mask"], "video"
+        video = normal_frames(case.record["salt"], name, (*mask.shape, *picture))
+        video[mask == 0] = 0.0
+    else:
+        name, images = "image", len(arrays.get("image_features", arrays["token_ids"]))
+        video = normal_frames(case.record["salt"], name, (images, *picture))[:, None]
+    check_frames_checksum(case, video, name)
+    return video
+
+
+def check_frames_checksum(case: Case, video: np.ndarray, name: str = "video") -> None:
     """Raise ValueError if regenerated pictures are not those the case was recorded with."""
     stored = {**case.record.get("inputs", {}), **case.record}
     contiguous = np.ascontiguousarray(video).tobytes()
     found = {
-        "video_sha256": hashlib.sha256(contiguous).hexdigest(),
-        "video_crc32": zlib.crc32(contiguous),
+        f"{name}_sha256": hashlib.sha256(contiguous).hexdigest(),
+        f"{name}_crc32": zlib.crc32(contiguous),
     }
-    if any(name in stored and stored[name] != value for name, value in found.items()):
+    if any(key in stored and stored[key] != value for key, value in found.items()):
         raise ValueError(f"{case.name}: the regenerated frames differ from the recorded ones")
 
 
