@@ -110,14 +110,14 @@ def test_an_interruption_while_the_store_is_put_in_place_is_mended(
             patch.setattr(finish_module, "os", SimpleNamespace(replace=move))
             with contextlib.suppress(Killed):
                 finish_module.install_ready_store(folder)
-        if moves < 7:  # dataset_info.json comes last
+        if moves < 8:  # dataset_info.json comes last
             with pytest.raises(FileNotFoundError):
                 FrameStore.open(folder)
         finish_module.install_ready_store(folder)
         assert contents(folder) == contents(store_dir)
         if len(done) < moves:
             break
-    assert len(done) == 8  # three shards, four other files, then the folder of work
+    assert len(done) == 9  # three shards, five other files, then the folder of work
 
 
 def test_a_second_run_at_once_is_refused(prepare_small, tmp_path, whole_split):

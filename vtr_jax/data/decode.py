@@ -68,10 +68,14 @@ class UnreadableVideo(ValueError):
 
 @dataclass(frozen=True)
 class StatedLength:
-    """Frame rate (a second) and frame count as OpenCV reports them for the file."""
+    """Frame rate (a second) and frame count as OpenCV reports them for the file.
+
+    lacking: frames that the container states beyond a frame_count of packets.
+    """
 
     fps: float
     frame_count: int
+    lacking: int = 0
 
 
 def stated_length(path: str | os.PathLike[str]) -> StatedLength:
@@ -99,7 +103,9 @@ def counted_length(path: str | os.PathLike[str]) -> StatedLength:
     """
     with _opened(path, "NONE") as (container, stream):
         fps = float(stream.average_rate or 0) or _stated_fps(stream)
-        return StatedLength(fps, sum(not each.is_discard for each in _packets(container, stream)))
+        discarded = [packet.is_discard for packet in _packets(container, stream)]
+        lacking = max(stream.frames - len(discarded), 0)
+        return StatedLength(fps, discarded.count(False), lacking)
 
 
 def frames_at(

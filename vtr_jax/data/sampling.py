@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections import Counter
@@ -27,12 +28,14 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class SampledPictures(NamedTuple):
     """Frames of one stretch of a video.
 
-    fps, frame_count: of the whole video as it states them. pictures: (index, uint8 [H, W, 3]
-    RGB), ascending, decoded while they are taken.
+    fps, frame_count: of the whole video as it states them. chosen: how many frames the rule takes
+    of a video of that length; a damaged or cut off one gives fewer. pictures: (index, uint8
+    [H, W, 3] RGB), ascending, decoded while they are taken.
     """
 
     fps: float
     frame_count: int
+    chosen: int
     pictures: Iterator[tuple[int, np.ndarray]]
 
 
@@ -45,8 +48,8 @@ def sample_pictures(
 ) -> SampledPictures:
     """Choose the frames of a video, to be decoded while they are taken.
 
-    The first frame that cannot be decoded ends the video; under "xpool", which wants a number of
-    them, it is an error.
+    The first frame that cannot be decoded ends the video, as in the originals; under "xpool",
+    which wants a number of them, it is an error.
 
     Args:
         path: a video file, or the folder of image files that a folder rule reads.
@@ -63,14 +66,21 @@ def sample_pictures(
         files = image_files(path, sampling)
         length = StatedLength(float(CAP4VIDEO_FPS), len(files))
         indices = _choose(path, sampling, length, start, end)
-        return SampledPictures(length.fps, len(files), _opened_images(files, indices))
+        pictures = _opened_images(files, indices)
+        return SampledPictures(length.fps, len(files), len(indices), pictures)
     length = counted_length(path) if sampling.frame_rule == "decord" else stated_length(path)
     indices = chosen_indices(path, sampling, length, start, end)
     decoded = frames_at(path, sorted(set(indices)), thread_type)
     pictures = _repeated(decoded, indices)
     if sampling.frame_rule == "xpool":
         pictures = _all_of(path, pictures, indices)
-    return SampledPictures(length.fps, length.frame_count, _at_least_one(path, pictures, indices))
+    stated = dataclasses.replace(length, frame_count=length.frame_count + length.lacking)
+    return SampledPictures(
+        length.fps,
+        length.frame_count,
+        len(chosen_indices(path, sampling, stated, start, end)),
+        _at_least_one(path, pictures, indices),
+    )
 
 
 def chosen_indices(

@@ -7,11 +7,12 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
+from vtr_jax.data.frame_store.early_ends import FrameCounts, write_early_ends
 from vtr_jax.data.frame_store.index import INDEX_FILE, build_index
 from vtr_jax.data.frame_store.part import PartFolder, read_part
 from vtr_jax.data.frame_store.settings import StoreSettings
@@ -80,12 +81,14 @@ def build_store(
     parts: dict[str, Path],
     old_store: FrameStore | None,
     kept: Iterable[str],
+    early: Mapping[str, FrameCounts],
     settings: StoreSettings,
     shard_bytes: int,
 ) -> None:
     """Writes a new store from part files and from records of the old one, then installs it.
 
     parts: clip id -> part file. kept: clip ids whose records are taken over from `old_store`.
+    early: those of both that end early, to be noted.
     Clips lie in the order of their ids, so the result does not depend on how it came about.
     Raises OSError where the disk is too full, before writing.
     """
@@ -98,6 +101,7 @@ def build_store(
         records = _records(parts, old_store, kept, settings)
         write_metadata(new, settings, write_shards(records, new, shard_bytes))
         build_index(new).write(new)
+        write_early_ends(new, early)
     except OSError:
         shutil.rmtree(new, ignore_errors=True)
         raise

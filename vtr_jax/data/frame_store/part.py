@@ -5,16 +5,20 @@ Worker processes import this module: it needs PyAV, Pillow and NumPy, never Tens
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
+from vtr_jax.data.frame_store.early_ends import FrameCounts
 from vtr_jax.data.frame_store.encoding import encode_frame
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
@@ -26,7 +30,10 @@ from vtr_jax.files import write_atomically
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One clip as its part file holds it; `frames` are encoded images."""
+    """One clip as its part file holds it; `frames` are encoded images.
+
+    chosen_frames: how many its rule takes; a video that ends early gives fewer.
+    """
 
     clip_id: str
     source: ClipSource
@@ -36,6 +43,7 @@ class Part:
     video_frame_count: int
     source_width: int
     source_height: int
+    chosen_frames: int
 
 
 def make_part(job: ClipJob, settings: StoreSettings) -> Part | BadClip:
@@ -74,6 +82,7 @@ def _decoded_part(job: ClipJob, settings: StoreSettings) -> Part:
         video_frame_count=sampled.frame_count,
         source_width=width,
         source_height=height,
+        chosen_frames=sampled.chosen,
     )
 
 
@@ -95,6 +104,7 @@ def write_part(path: Path, part: Part) -> None:
         "video_frame_count": part.video_frame_count,
         "source_width": part.source_width,
         "source_height": part.source_height,
+        "chosen_frames": part.chosen_frames,
     }
     content = io.BytesIO()
     np.savez(
@@ -110,26 +120,40 @@ def write_part(path: Path, part: Part) -> None:
 
 def read_part(path: Path) -> Part:
     """Reads a part file; raises OSError naming the file where it is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file) as part:
-            about = json.loads(str(part["about"]))
-            ends = np.cumsum(part["sizes"])
-            joined = part["frames"].tobytes()
-            frame_indices = part["frame_indices"]
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise OSError(
-            f"{path}: damaged part file ({error}); delete it and run `vtr prepare` again"
-        ) from error
+    with _opened_part(path) as part:
+        about = json.loads(str(part["about"]))
+        ends = np.cumsum(part["sizes"])
+        joined = part["frames"].tobytes()
+        frame_indices = part["frame_indices"]
     starts = ends - np.diff(ends, prepend=0)
     frames = [joined[a:b] for a, b in zip(starts, ends, strict=True)]
     source = ClipSource(**about.pop("source"))
     return Part(source=source, frames=frames, frame_indices=frame_indices, **about)
 
 
+@contextlib.contextmanager
+def _opened_part(path: Path) -> Iterator[Any]:
+    try:
+        with path.open("rb") as file, np.load(file) as part:
+            yield part
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise OSError(
+            f"{path}: damaged part file ({error}); delete it and run `vtr prepare` again"
+        ) from error
+
+
+def read_part_counts(path: Path) -> FrameCounts:
+    """How many frames a part file holds, and how many were chosen; OSError names a damaged one."""
+    with _opened_part(path) as part:
+        return FrameCounts(len(part["sizes"]), json.loads(str(part["about"]))["chosen_frames"])
+
+
 def _read_part_source(path: Path) -> ClipSource | None:
     try:
         with path.open("rb") as file, np.load(file) as part:
-            return ClipSource(**json.loads(str(part["about"]))["source"])
+            about = json.loads(str(part["about"]))
+            # a part of a former version does not say whether its video ends early
+            return ClipSource(**about["source"]) if "chosen_frames" in about else None
     except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from vtr_jax.data.frame_store.bad_clips import BadClipMemory
 from vtr_jax.data.frame_store.beam import BeamRunner
+from vtr_jax.data.frame_store.early_ends import FrameCounts, read_early_ends
 from vtr_jax.data.frame_store.finish import (
     build_store,
     discard_work,
@@ -30,7 +31,7 @@ from vtr_jax.data.frame_store.finish import (
     require_same_settings,
 )
 from vtr_jax.data.frame_store.jobs import ClipJob, is_unchanged, list_jobs
-from vtr_jax.data.frame_store.part import PartFolder
+from vtr_jax.data.frame_store.part import PartFolder, read_part_counts
 from vtr_jax.data.frame_store.report import REPORT_FILE, BadClip, PrepareReport, bad_table
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.shards import INFO_FILE
@@ -46,15 +47,23 @@ Outcomes = Iterator[tuple[ClipJob, BadClip | None]]
 
 
 class TooManyBadVideos(ValueError):
-    """More clips than allowed could not be prepared; `report` lists them."""
+    """More clips than allowed could not be prepared, or lost much; `report` lists them."""
 
     def __init__(self, report: PrepareReport, max_bad_share: float) -> None:
         self.report = report
+        unusable = (*report.bad, *report.early)
+        mend = "mend the files and run the same command again (finished clips are kept)"
+        if len(report.bad) == report.clips:
+            found = f"not one of {report.clips} clips can be prepared: {mend}"
+        else:
+            found = (
+                f"{len(report.bad) + report.lost_much} of {report.clips} clips "
+                f"({report.bad_share:.1%}) cannot be prepared or end early, max_bad_share allows "
+                f"{max_bad_share:.1%}: {mend}, or allow more"
+            )
         super().__init__(
-            f"{len(report.bad)} of {report.clips} clips ({report.bad_share:.1%}) cannot be "
-            f"prepared, max_bad_share allows {max_bad_share:.1%}. Mend the files and run the same "
-            "command again (finished clips are kept), or allow more. All of them are in "
-            f"{report.store_dir / REPORT_FILE}:\n{bad_table(report.bad, _SHOWN_IN_ERROR)}"
+            f"clips with something wrong:\n{bad_table(unusable, _SHOWN_IN_ERROR)}\n{found}; all "
+            f"are listed in {report.store_dir / REPORT_FILE}"
         )
 
 
@@ -135,6 +144,8 @@ class _Run:
         self._parts: dict[str, Path] = {}
         self._kept: list[str] = []
         self._bad: dict[str, BadClip] = {}
+        self._stored_early = read_early_ends(folder)
+        self._early: dict[str, FrameCounts] = {}
         self._already_done = 0
         self._prepared = 0
 
@@ -145,9 +156,11 @@ class _Run:
         for job in jobs:
             if job.clip_id in stored:
                 self._already_done += 1
+                if job.clip_id in self._stored_early:
+                    self._early[job.clip_id] = self._stored_early[job.clip_id]
             elif self._parts_folder.has(job):
                 self._already_done += 1
-                self._parts[job.clip_id] = self._parts_folder.path_of(job.clip_id)
+                self._take_part(job)
             elif (bad := _known_bad(job, missing, self._memory)) is not None:
                 self._bad[job.clip_id] = bad
             else:
@@ -158,6 +171,13 @@ class _Run:
             others = [clip_id for clip_id in self._store.clip_ids if clip_id not in outdated]
             self._kept = _whole_ones(self._store, others) if verify else others
         self._require_few_bad()
+
+    def _take_part(self, job: ClipJob) -> None:
+        path = self._parts_folder.path_of(job.clip_id)
+        self._parts[job.clip_id] = path
+        counts = read_part_counts(path)
+        if counts.ends_early:
+            self._early[job.clip_id] = counts
 
     def _is_stored(self, job: ClipJob, verify: bool) -> bool:
         if self._store is None or job.clip_id not in self._store:
@@ -183,7 +203,7 @@ class _Run:
         for job, bad in progress:
             if bad is None:
                 self._prepared += 1
-                self._parts[job.clip_id] = self._parts_folder.path_of(job.clip_id)
+                self._take_part(job)
             else:
                 self._bad[job.clip_id] = bad
                 self._memory.remember(bad, job)
@@ -195,8 +215,16 @@ class _Run:
         before = 0 if self._store is None else len(self._store)
         damaged = self._store is not None and self._store.damage
         if self._parts or len(self._kept) < before or damaged:
+            kept = self._stored_early.keys() & set(self._kept)
+            early = {clip_id: self._stored_early[clip_id] for clip_id in kept} | self._early
             build_store(
-                self._folder, self._parts, self._store, self._kept, self._settings, shard_bytes
+                self._folder,
+                self._parts,
+                self._store,
+                self._kept,
+                early,
+                self._settings,
+                shard_bytes,
             )
         else:
             discard_work(self._folder)
@@ -207,9 +235,8 @@ class _Run:
         return report
 
     def _require_few_bad(self) -> None:
-        all_bad = len(self._bad) == len(self._jobs)
-        if all_bad or len(self._bad) > self._max_bad_share * len(self._jobs):
-            report = self._report(None)
+        report = self._report(None)
+        if len(self._bad) == len(self._jobs) or report.bad_share > self._max_bad_share:
             report.write()
             raise TooManyBadVideos(report, self._max_bad_share)
 
@@ -220,6 +247,12 @@ class _Run:
             already_done=self._already_done,
             prepared=self._prepared,
             bad=tuple(self._bad[clip_id] for clip_id in sorted(self._bad)),
+            early=tuple(
+                BadClip(job.clip_id, job.file, str(self._early[job.clip_id]))
+                for job in self._jobs
+                if job.clip_id in self._early
+            ),
+            lost_much=sum(counts.lost_much for counts in self._early.values()),
             frames=0 if store is None else int(store.num_frames.sum()),
             bytes=0 if store is None else int(store.index.shard_sizes.sum()),
             seconds=time.monotonic() - self._started,

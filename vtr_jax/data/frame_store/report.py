@@ -15,7 +15,7 @@ _NAMED = 5
 
 
 class BadClip(NamedTuple):
-    """A clip that is not in the store, with the file that was looked at and the reason."""
+    """A clip with something wrong, the file that was looked at, and what is wrong."""
 
     clip_id: str
     file: str
@@ -27,7 +27,9 @@ class PrepareReport:
     """Counts of one run of `prepare`.
 
     clips: clips asked for; already_done: of them stored before this run; prepared: decoded in
-    this run; bad: left out, in order of clip id. frames, bytes: of the whole finished store
+    this run; bad: left out, in order of clip id; early: stored with fewer frames than chosen
+    because their videos end early, and lost_much: how many of these miss more than a container's
+    overstated length explains (early_ends.py). frames, bytes: of the whole finished store
     (0 where the run failed before it). seconds: wall time. overlaps: other split -> ids of its
     clips that the training split also holds, so that measuring on it would measure memory.
     """
@@ -40,18 +42,21 @@ class PrepareReport:
     frames: int
     bytes: int
     seconds: float
+    early: tuple[BadClip, ...] = ()
+    lost_much: int = 0
     overlaps: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def bad_share(self) -> float:
-        """Share of the clips asked for that could not be stored, 0 to 1."""
-        return len(self.bad) / self.clips
+        """Share of the clips asked for that could not be stored, or lost much, 0 to 1."""
+        return (len(self.bad) + self.lost_much) / self.clips
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
         values = dataclasses.asdict(self)
         values["store_dir"] = str(self.store_dir)
         values["bad"] = [bad._asdict() for bad in self.bad]
+        values["early"] = [clip._asdict() for clip in self.early]
         return values
 
     def write(self) -> Path:
@@ -64,7 +69,7 @@ class PrepareReport:
         lines = [
             f"frame store {self.store_dir}: {self.clips} clips asked for, "
             f"{self.already_done} already done, {self.prepared} prepared in {self.seconds:.0f} s, "
-            f"{len(self.bad)} bad ({self.bad_share:.1%}); "
+            f"{len(self.bad)} bad ({len(self.bad) / self.clips:.1%}); "
             f"{self.frames} frames, {self.bytes / 1e6:.1f} MB"
         ]
         lines += [
@@ -72,8 +77,14 @@ class PrepareReport:
             f"{', '.join(clip_ids[:_NAMED])}{', ...' if len(clip_ids) > _NAMED else ''}"
             for name, clip_ids in self.overlaps.items()
         ]
-        if self.bad:
-            lines.append(bad_table(self.bad))
+        if self.early:
+            lines.append(
+                f"WARNING: {len(self.early)} clips are stored with fewer frames than chosen, "
+                "because their videos are damaged or cut off, or state too great a length: fetch "
+                "them again"
+            )
+        if self.bad or self.early:
+            lines.append(bad_table((*self.bad, *self.early)))
         return "\n".join(lines)
 
 
