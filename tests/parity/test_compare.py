@@ -48,8 +48,8 @@ def failing(case, retriever) -> set[str]:
 
 def with_arrays(case, tmp_path, arrays):
     """The same case with other recorded arrays."""
-    path = tmp_path / "clip" / case.path.name
-    path.parent.mkdir()
+    path = tmp_path / case.system / case.path.name
+    path.parent.mkdir(exist_ok=True)
     path.write_text(case.path.read_text())
     np.savez(path.with_suffix(".npz"), **arrays)
     return load_case(path)
@@ -119,6 +119,64 @@ def test_a_case_without_results_is_an_error(case, retriever, tmp_path):
 def test_an_array_of_another_shape_is_found(case, retriever, tmp_path):
     arrays = {**case.arrays(), "text_features": case.arrays()["text_features"][:, :-1]}
     assert failing(with_arrays(case, tmp_path, arrays), retriever) == {"text_features"}
+
+
+INDICES = {"max_frame_index_diag": "token_mask", "max_token_index_diag": "video_mask"}
+
+
+def test_positions_of_padding_are_not_compared(tmp_path):
+    """Of a word or frame that is none, the best partner means nothing."""
+    case = load_case(GOLDEN / "backbone_tvr" / "none.json")
+    retriever, arrays = retriever_of(case), case.arrays()
+    inputs = {name: arrays[name] for name in ("token_ids", "token_mask", "video_mask")}
+    padding, meant = dict(inputs), dict(inputs)
+    for name, mask in INDICES.items():
+        assert (arrays[mask] == 0).any() and (arrays[mask] == 1).any()
+        padding[name] = np.where(arrays[mask] == 1, arrays[name], 10_000)
+        meant[name] = arrays[name].copy()
+        meant[name][0, 0] += 1
+    assert failing(with_arrays(case, tmp_path, padding), retriever) == set()
+    assert failing(with_arrays(case, tmp_path, meant), retriever) == {*INDICES}
+    shorter = {**inputs, **{name: arrays[name][:, :-1] for name in INDICES}}
+    assert failing(with_arrays(case, tmp_path, shorter), retriever) == {*INDICES}
+
+
+EMCL_NAMES = {
+    "eval_logits": "logits",
+    "eval_logits_tile3": "logits",
+    "eval_logits_after3": "logits",
+    "train_logits": "logits",
+    "train_logits_step2": "logits",
+    "train_loss_step1": "loss",
+    "train_loss_t2v": "loss",
+    "train_loss_v2t": "loss",
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), EMCL_NAMES.items())
+def test_a_badly_conditioned_case_allows_what_it_states(name, kind):
+    """20 times its float64 deviation, which is absolute, where that exceeds the kind's."""
+    case = load_case(GOLDEN / "emcl" / "none.json")
+    recorded = np.array([-3.0, 1.0]) if kind == "logits" else np.array(-4.0)
+    row = SYSTEMS["emcl"].arrays[name]
+
+    def allowed(stated):
+        record = {**case.record, "operator_float64_max_abs_dev": stated}
+        return row.tolerance(dataclasses.replace(case, record=record), recorded)
+
+    assert row.kind == kind
+    assert allowed(1e-3) == pytest.approx(20 * 1e-3 / 4)
+    assert allowed(1e-8) == compare.TOLERANCES[kind]
+
+
+def test_the_scorers_of_internvideo_are_those_the_flag_names():
+    """Whatever the interaction: where it is not wti the recipe reads none."""
+    config = {"interaction": "no", "wti_arch": 2, "resolution": 32, "sim_header": "meanP"}
+    assert SYSTEMS["internvideo"].options(config) == {
+        "interaction": "no",
+        "wti_arch": 2,
+        "sim_header": "meanP",
+    }
 
 
 def test_frames_that_cannot_be_regenerated_are_an_error(case):

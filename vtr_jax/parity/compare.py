@@ -18,21 +18,12 @@ from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.recipes.recipe import Picks
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.parity.cases import Case, case_weights, normal_frames
-from vtr_jax.parity.recorded import Arrays, RecordedArray
+from vtr_jax.parity.recorded import TOLERANCES, Arrays, RecordedArray
 from vtr_jax.parity.systems import SYSTEMS
 
 INPUTS = ("image", "token_ids", "token_mask", "video_mask", "video")
 NOT_OUTPUTS = ("gradnorm/", "gradhead/", "paramnorm/", "paramhead/", "head/", "sum/")
 
-# What a careful float32 port keeps: it reaches about a tenth of these.
-TOLERANCES: dict[str, float] = {
-    "feature": 1e-5,  # absolute
-    "inside a head": 5e-6,  # absolute
-    "logits": 1e-4,  # of (max - min)
-    "loss": 1e-5,  # relative
-    "gradient norm": 1e-3,  # relative
-    "gradient head": 1e-3,  # of the key's gradient norm
-}
 ZERO_GRADIENT = 1e-6  # absolute, for gradients that are zero in exact arithmetic
 
 TextArrays = tuple[jax.Array, jax.Array]
@@ -290,7 +281,7 @@ def compare_case(case: Case, retriever: Retriever | None = None) -> list[Deviati
     inputs = case_inputs(case, arrays)
     outputs = run_case(retriever, inputs)
     deviations = [
-        deviation(array.kind, name, array.value(outputs), recorded, _stated(array, case))
+        _compare_array(name, array.value(outputs), recorded, array, case, outputs)
         for name, array, recorded in _compared_arrays(case, arrays)
         if array.value is not None
     ]
@@ -301,8 +292,16 @@ def compare_case(case: Case, retriever: Retriever | None = None) -> list[Deviati
     return deviations
 
 
-def _stated(array: RecordedArray, case: Case) -> float | None:
-    return None if array.tolerance is None else array.tolerance(case)
+def _compare_array(
+    name: str, ours: Any, recorded: np.ndarray, array: RecordedArray, case: Case, outputs: Outputs
+) -> Deviation:
+    """One array against its record, in the rows that mean something."""
+    ours = np.asarray(ours)
+    if array.rows is not None and ours.shape == recorded.shape:
+        meant = np.asarray(array.rows(outputs)) > 0
+        ours, recorded = ours[meant], recorded[meant]
+    tolerance = None if array.tolerance is None else array.tolerance(case, recorded)
+    return deviation(array.kind, name, ours, recorded, tolerance)
 
 
 def _compared_arrays(case: Case, arrays: Arrays) -> Iterator[tuple[str, RecordedArray, np.ndarray]]:

@@ -13,18 +13,30 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, Any]
 
+# What a careful float32 port keeps: it reaches about a tenth of these.
+TOLERANCES: dict[str, float] = {
+    "feature": 1e-5,  # absolute
+    "inside a head": 5e-6,  # absolute
+    "logits": 1e-4,  # of (max - min)
+    "loss": 1e-5,  # relative
+    "gradient norm": 1e-3,  # relative
+    "gradient head": 1e-3,  # of the key's gradient norm
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordedArray:
     """The kind of a recorded array, and how ours is computed from a run's Outputs.
 
-    value None: recorded for the reader, not to be equalled. tolerance(case): where a case states
-    its own, in the measure of the kind.
+    value None: recorded for the reader, not to be equalled. tolerance(case, recorded): where a
+    case states its own, in the measure of the kind. rows(outputs): a mask of the leading
+    dimensions, where a record holds more than means something; None compares everything.
     """
 
     kind: str
     value: Callable[[Outputs], Any] | None
-    tolerance: Callable[[Case], float] | None = None
+    tolerance: Callable[[Case, Any], float] | None = None
+    rows: Callable[[Outputs], Any] | None = None
 
 
 class ArrayTable(Mapping[str, RecordedArray]):
@@ -41,7 +53,7 @@ class ArrayTable(Mapping[str, RecordedArray]):
         if number is None or row is None or row.value is None:
             raise KeyError(name)
         index, value = int(number[0]), row.value
-        return RecordedArray(row.kind, lambda outputs: value(outputs)[index], row.tolerance)
+        return dataclasses.replace(row, value=lambda outputs: value(outputs)[index])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -111,6 +123,7 @@ def own_modules(outputs: Outputs) -> dict[str, Any]:
 
 
 __all__ = [
+    "TOLERANCES",
     "ArrayTable",
     "RecordedArray",
     "RecordedSystem",

@@ -57,7 +57,7 @@ def _evaluation_arrays() -> dict[str, RecordedArray]:
     for name in MATRICES:
         # The specification's own: a temperature of 0.01 enlarges the rounding of strong patches.
         own = 1e-4 if name == "patch_strong" else 1e-5
-        tolerance = lambda case, own=own: own  # noqa: E731
+        tolerance = lambda case, recorded, own=own: own  # noqa: E731
         rows |= {
             f"eval_nopatch/{name}": RecordedArray("logits", _evaluated(name, False), tolerance),
             f"eval_patch/{name}": RecordedArray("logits", _evaluated(name, True), tolerance),

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vtr_jax.models.interactions.emcl_head import pair_rows
 from vtr_jax.models.interactions.expectation_maximisation import emcl
 from vtr_jax.models.recipes.emcl import em_settings
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.parity.recorded import (
+    TOLERANCES,
     ArrayTable,
     RecordedArray,
     RecordedSystem,
@@ -49,9 +51,23 @@ def _state(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {"mu": jnp.asarray(arrays["mu_init"])}
 
 
-def _stated_tolerance(case: Case) -> float:
+def _stated(case: Case) -> float:
     """Where rounding decides which components part, the case states how much in float64."""
-    return max(2e-5, 20 * float(case.record["operator_float64_max_abs_dev"]))
+    return 20 * float(case.record["operator_float64_max_abs_dev"])
+
+
+def _head_tolerance(case: Case, recorded: Any) -> float:
+    return max(2e-5, _stated(case))
+
+
+def _logits_tolerance(case: Case, recorded: Any) -> float:
+    """What a case states is absolute, and logits are measured by their range."""
+    return max(TOLERANCES["logits"], _stated(case) / (float(np.ptp(recorded)) or 1.0))
+
+
+def _loss_tolerance(case: Case, recorded: Any) -> float:
+    """What a case states is absolute, and losses are measured by their size."""
+    return max(TOLERANCES["loss"], _stated(case) / (float(np.abs(recorded).max()) or 1.0))
 
 
 def _dense_rows(outputs: Outputs) -> jax.Array:
@@ -111,7 +127,15 @@ def _cosines_of(retriever: Retriever, outputs: Outputs) -> Any:
 
 
 def _head(value: Callable[[Outputs], Any]) -> RecordedArray:
-    return RecordedArray("inside a head", value, _stated_tolerance)
+    return RecordedArray("inside a head", value, _head_tolerance)
+
+
+def _logits(value: Callable[[Outputs], Any]) -> RecordedArray:
+    return RecordedArray("logits", value, _logits_tolerance)
+
+
+def _loss(value: Callable[[Outputs], Any]) -> RecordedArray:
+    return RecordedArray("loss", value, _loss_tolerance)
 
 
 EMCL = RecordedSystem(
@@ -130,16 +154,16 @@ EMCL = RecordedSystem(
             "emcl_out_eval": _head(_reconstructed),
             "mu_after_eval": _head(lambda o: o.retriever.state["mu"]),
             "mu_after_step{}": _head(lambda o: Numbered(lambda n: _after(o, n).state["mu"])),
-            "eval_logits": RecordedArray("logits", similarity),
-            "eval_logits_tile{}": RecordedArray("logits", _tiled),
-            "eval_logits_after{}": RecordedArray(
-                "logits", lambda o: Numbered(lambda n: _after(o, n).similarity(o.text, o.video))
+            "eval_logits": _logits(similarity),
+            "eval_logits_tile{}": _logits(_tiled),
+            "eval_logits_after{}": _logits(
+                lambda o: Numbered(lambda n: _after(o, n).similarity(o.text, o.video))
             ),
-            "train_logits": RecordedArray("logits", lambda o: _cosines_of(o.retriever, o)),
-            "train_logits_step{}": RecordedArray("logits", _step(_cosines_of)),
-            "train_loss_step{}": RecordedArray("loss", _step(_loss_of)),
-            "train_loss_t2v": RecordedArray("loss", loss_term("loss_t2v")),
-            "train_loss_v2t": RecordedArray("loss", loss_term("loss_v2t")),
+            "train_logits": _logits(lambda o: _cosines_of(o.retriever, o)),
+            "train_logits_step{}": _logits(_step(_cosines_of)),
+            "train_loss_step{}": _loss(_step(_loss_of)),
+            "train_loss_t2v": _loss(loss_term("loss_t2v")),
+            "train_loss_v2t": _loss(loss_term("loss_v2t")),
         }
     ),
 )

@@ -24,6 +24,8 @@ from vtr_jax.parity.recorded import (
 if TYPE_CHECKING:
     from vtr_jax.parity.compare import Outputs
 
+OPTIONS = ("sim_header", "interaction", "wti_arch", "cdcr", "return_list", "vision_heads")
+
 
 @jax.jit
 def _stages(tower: VideoTower, frames: jax.Array) -> TowerStages:
@@ -107,12 +109,7 @@ def _video_side(outputs: Outputs) -> jax.Array:
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    named = ("sim_header", "interaction", "cdcr", "return_list", "vision_heads")
-    options = {name: config[name] for name in named if name in config}
-    # The scorers are built for wti alone, whatever the flag says.
-    if options.get("interaction") == "wti":
-        options["wti_arch"] = config["wti_arch"]
-    return options
+    return {name: config[name] for name in OPTIONS if name in config}
 
 
 INTERNVIDEO = RecordedSystem(

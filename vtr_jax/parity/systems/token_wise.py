@@ -85,8 +85,10 @@ LOSSES: dict[str, RecordedArray] = {
 def token_wise_arrays(sides: Sides) -> dict[str, RecordedArray]:
     """The arrays inside a token-wise head whose words and frames are these."""
 
-    def head(value: Callable[[Outputs], Any]) -> RecordedArray:
-        return RecordedArray("inside a head", value)
+    def head(
+        value: Callable[[Outputs], Any], rows: Callable[[Outputs], Any] | None = None
+    ) -> RecordedArray:
+        return RecordedArray("inside a head", value, rows=rows)
 
     return {
         "text_weight_raw": head(lambda o: raw_weights("text", o)),
@@ -94,6 +96,10 @@ def token_wise_arrays(sides: Sides) -> dict[str, RecordedArray]:
         "text_weight": head(lambda o: sides(o)[0].weights),
         "video_weight": head(lambda o: sides(o)[1].weights),
         "token_sims": head(lambda o: masked_similarities(*sides(o))),
-        "max_frame_index_diag": head(lambda o: best_positions(*sides(o))[0]),
-        "max_token_index_diag": head(lambda o: best_positions(*sides(o))[1]),
+        "max_frame_index_diag": head(
+            lambda o: best_positions(*sides(o))[0], rows=lambda o: o.inputs.token_mask
+        ),
+        "max_token_index_diag": head(
+            lambda o: best_positions(*sides(o))[1], rows=lambda o: o.inputs.frame_mask
+        ),
     }
