@@ -272,7 +272,7 @@ def store_with_a_bad_image(tmp_path, video_folder, monkeypatch):
         return part
 
     monkeypatch.setattr(finish, "read_part", read_part)
-    build_store(folder, parts, None, [], settings, 10**6)
+    build_store(folder, parts, None, [], {}, settings, 10**6)
     return FrameStore.open(folder)
 
 
