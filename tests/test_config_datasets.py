@@ -1,4 +1,4 @@
-"""CLIP4Clip's recipe for every data set it was published on reads that data set."""
+"""CLIP4Clip's recipe for every public data set reads that data set."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "clip4clip.py"
         ("lsmdc-seqTransf", (32, 12), "val"),
         ("activitynet", (64, 64), "holdout"),
         ("didemo-seqTransf", (64, 64), "val"),
+        ("vatex", (32, 12), "val"),
     ],
 )
 def test_published_limits_and_what_is_validated_on(variant, limits, validation):
@@ -38,3 +39,17 @@ def test_other_variants_read_what_they_did(variant):
     data = read_config(f"{CONFIG}:{variant}").data
     assert data.dataset == ("msrvtt" if variant.startswith("msrvtt") else "table")
     assert data.validation == ("holdout" if variant == "msrvtt7k" else "val")
+
+
+@pytest.mark.parametrize(
+    "variant, meant",
+    [
+        ("tabel", "table"),
+        ("mvsd", "msvd"),
+        ("msvd-seqTrans", "seqTransf"),
+        ("Table-meanp", "table"),
+    ],
+)
+def test_misspelt_variants_name_the_nearest(variant, meant):
+    with pytest.raises(ValueError, match=rf"HEAD one of .*; did you mean {meant}\?$"):
+        read_config(f"{CONFIG}:{variant}")

@@ -36,6 +36,14 @@ def test_commands_exist(line):
         assert config.data.dataset == variant
 
 
+@pytest.mark.parametrize("dataset", sorted(set(READERS) - {"table"}))
+def test_commands_for_any_data_set_are_those_of_each(dataset):
+    """The first block says D for any of them."""
+    (line,) = [line for line in LINES if line.startswith("vtr train") and ":D " in line]
+    config = re.search(r"--config=(\S+):D ", line)[1]
+    assert read_config(f"{REPOSITORY / config}:{dataset}").data.dataset == dataset
+
+
 def test_every_data_set_has_its_commands():
     for dataset in set(READERS) - {"table"}:
         for command in ("check-data", "prepare", "evaluate"):
