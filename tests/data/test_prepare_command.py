@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vtr_jax.cli import main
-from vtr_jax.data.frame_store import FrameStore
+from vtr_jax.data.frame_store import FrameStore, TooManyBadVideos
 from vtr_jax.data.frame_store.estimate import estimate
 
 
@@ -89,19 +89,30 @@ def test_a_dry_run_writes_nothing_and_estimates(run, tmp_path, capsys):
     assert run("--dry_run") == 0
     said = capsys.readouterr().out
     assert not (tmp_path / "store").exists()
-    assert "3 clips asked for, 0 already stored, 0 without a file, 3 to decode" in said
-    assert "with 1 workers" in said
+    assert "3 clips asked for, 0 already stored, 0 decoded by an interrupted run, " in said
+    assert "0 without a file or known to be bad, 3 to decode" in said
+    assert "with 1 worker," in said
+
+
+def test_a_dry_run_refuses_what_prepare_refuses_and_has_nothing_to_estimate_when_done(run, capsys):
+    run()
+    capsys.readouterr()
+    assert run("--dry_run", "--framerate=2") == 1
+    assert "was made with framerate 1, not 2" in capsys.readouterr().err
+    assert run("--dry_run") == 0
+    said = capsys.readouterr().out
+    assert "3 already stored" in said and "0 to decode" in said and "MB" not in said
 
 
 def test_an_estimate_is_near_what_comes_of_it(whole_split, video_folder, store, tmp_path):
     told = estimate(whole_split, video_folder, tmp_path / "new", resolution=32, workers=2)
-    assert (told.clips, told.sampled, told.missing, told.bad) == (10, 10, (), ())
+    assert (told.clips, told.sampled, told.known_bad, told.bad) == (10, 10, (), ())
     assert told.frames_each == pytest.approx(store.num_frames.mean())
     # the whole data set is the sample: only the records' own bytes are not counted
     assert told.bytes == pytest.approx(store.index.lengths.sum(), rel=0.2)
-    assert told.seconds > 0
+    assert told.seconds > 0.1  # a worker has to start
     sampled = estimate(whole_split, video_folder, tmp_path / "new", resolution=32, sample=3)
-    assert sampled.sampled <= 4
+    assert sampled.sampled == 3
     assert sampled.bytes_error > 0
 
 
@@ -111,10 +122,24 @@ def test_an_estimate_counts_what_is_stored_and_what_is_missing(
     split = split_of_files(["clip0.mp4", "junk.mp4", "lost.mp4"])
     told = estimate(split, video_folder, store_dir, resolution=32)
     assert (told.stored, told.sampled) == (1, 1)
-    assert [bad.clip_id for bad in told.missing] == ["lost"]
+    assert [bad.clip_id for bad in told.known_bad] == ["lost"]
     assert [bad.clip_id for bad in told.bad] == ["junk"]
     assert "lost.mp4" in str(told)
     assert "1 to decode" in str(told)
+
+
+def test_an_estimate_counts_what_an_interrupted_run_has_decoded(
+    prepare_small, videos, tmp_path, split_of_files, render
+):
+    with pytest.raises(TooManyBadVideos):
+        prepare_small(split_of_files(["clip0.mp4", "clip1.mp4", "junk.mp4"]))
+    render(videos / "clip1.mp4", 2, 10, 77)
+    before = sorted(path.name for path in (tmp_path / "store").rglob("*"))
+    split = split_of_files(["clip0.mp4", "clip1.mp4", "clip2.mp4", "junk.mp4"])
+    told = estimate(split, videos, tmp_path / "store", resolution=32)
+    assert (told.stored, told.decoded, told.sampled) == (0, 1, 2)
+    assert [bad.clip_id for bad in told.known_bad] == ["junk"]
+    assert before == sorted(path.name for path in (tmp_path / "store").rglob("*"))
 
 
 def test_verify_decodes_damaged_clips_again(run, tmp_path, capsys):

@@ -35,11 +35,10 @@ class BadClipMemory:
         self._settings = settings
         self._path = store_dir / BAD_CLIPS_FILE
         self._entries = _read_entries(self._path)
-        if self._path.exists():
-            # a killed run may have left half a line, which the next one would be glued to
-            self._rewrite()
+        self._may_end_in_half_a_line = self._path.exists()
 
     def _rewrite(self) -> None:
+        self._may_end_in_half_a_line = False
         lines = [self._entries[clip_id].line() for clip_id in sorted(self._entries)]
         write_atomically(self._path, "".join(lines).encode())
 
@@ -57,6 +56,9 @@ class BadClipMemory:
             source = source_of(job)
         except OSError:
             return
+        if self._may_end_in_half_a_line:
+            # left by a killed run: this line would be glued to it
+            self._rewrite()
         self._entries[bad.clip_id] = _Entry(bad, source, self._settings, found_at)
         with self._path.open("a") as file:
             file.write(self._entries[bad.clip_id].line())

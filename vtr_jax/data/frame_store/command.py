@@ -112,7 +112,8 @@ def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> No
             print(f"{split.name}: {note}")
     settings = {name: getattr(known, name) for name in _SETTINGS}
     if known.dry_run:
-        print(estimate(splits, known.videos, known.store, workers=known.workers, **settings))
+        options = {"workers": known.workers, "verify": known.verify, **settings}
+        print(estimate(splits, known.videos, known.store, **options))
         return
     beam_runner = None
     if known.beam_runner:

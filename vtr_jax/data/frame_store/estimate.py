@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from vtr_jax.data.frame_store.jobs import ClipJob, list_jobs
 from vtr_jax.data.frame_store.part import make_part
-from vtr_jax.data.frame_store.report import BadClip, bad_table
+from vtr_jax.data.frame_store.report import DECODER_CRASH, BadClip, bad_table
 from vtr_jax.data.frame_store.settings import StoreSettings
-from vtr_jax.data.frame_store.shards import INFO_FILE
-from vtr_jax.data.frame_store.store import FrameStore
-from vtr_jax.data.frame_store.workers import usable_cores
+from vtr_jax.data.frame_store.shards import store_features
+from vtr_jax.data.frame_store.sorting import open_earlier, sort_clips
+from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 from vtr_jax.data.split import Split
 
 _SAMPLE = 24
@@ -26,14 +29,17 @@ _SAMPLE = 24
 class PrepareEstimate:
     """What a run of `prepare` would do; nothing was written.
 
-    clips: clips asked for; stored: of them in the store already; missing: without a file.
-    sampled: clips decoded for this estimate, of which bad could not be. seconds: wall time with
-    `workers` processes; bytes: of the record files. Both come with their standard error.
+    clips: clips asked for; stored: of them in the store already; decoded: by a run that was
+    interrupted; known_bad: without a file, or found bad by an earlier run. sampled: clips decoded
+    for this estimate, of which bad could not be. seconds: wall time with `workers` processes,
+    their start included; bytes: that come to the record files. Both come with the standard error
+    of the sample.
     """
 
     clips: int
     stored: int
-    missing: tuple[BadClip, ...]
+    decoded: int
+    known_bad: tuple[BadClip, ...]
     sampled: int
     bad: tuple[BadClip, ...]
     workers: int
@@ -44,16 +50,21 @@ class PrepareEstimate:
     frames_each: float
 
     def __str__(self) -> str:
-        todo = self.clips - self.stored - len(self.missing)
+        todo = self.clips - self.stored - self.decoded - len(self.known_bad)
         lines = [
             f"dry run: {self.clips} clips asked for, {self.stored} already stored, "
-            f"{len(self.missing)} without a file, {todo} to decode",
-            f"from {self.sampled} of them ({self.frames_each:.1f} frames each): "
-            f"{_minutes(self.seconds)} (+- {_minutes(self.seconds_error)}) with {self.workers} "
-            f"workers, {self.bytes / 1e6:.1f} MB (+- {self.bytes_error / 1e6:.1f}) of record "
-            "files, and as much again on the same disk until they are written",
+            f"{self.decoded} decoded by an interrupted run, {len(self.known_bad)} without a file "
+            f"or known to be bad, {todo} to decode",
         ]
-        unusable = (*self.missing, *self.bad)
+        if todo:
+            lines.append(
+                f"from {self.sampled} of them ({self.frames_each:.1f} frames each): "
+                f"{_minutes(self.seconds)} (+- {_minutes(self.seconds_error)}) with "
+                f"{self.workers} worker{'s' if self.workers > 1 else ''}, "
+                f"{self.bytes / 1e6:.1f} MB (+- {self.bytes_error / 1e6:.1f}) of record files, and "
+                "as much again on the same disk until they are written"
+            )
+        unusable = (*self.known_bad, *self.bad)
         return "\n".join([*lines, bad_table(unusable)] if unusable else lines)
 
 
@@ -64,59 +75,79 @@ def estimate(
     *,
     workers: int | None = None,
     sample: int = _SAMPLE,
+    verify: bool = False,
     **settings: Any,
 ) -> PrepareEstimate:
-    """Decodes up to `sample` evenly spaced clips that are not stored yet, and writes nothing.
+    """Decodes up to `sample` evenly spaced clips of those to decode, and writes nothing.
 
-    settings: fields of StoreSettings, as for `prepare`, which also tells what is raised.
+    The sample is decoded in a worker process, whose start is measured too. verify and settings:
+    as for `prepare`, which also tells what is raised.
     """
     made_with = StoreSettings(**settings)
     workers = usable_cores() if workers is None else workers
     splits = (splits,) if isinstance(splits, Split) else splits
     jobs, missing = list_jobs(splits, Path(videos_dir), made_with.sampling)
-    stored = _stored_ids(Path(store_dir))
-    todo = [job for job in jobs if job.path is not None and job.clip_id not in stored]
-    seconds, sizes, frames, bad = _measure(todo[:: max(len(todo) // sample, 1)], made_with)
+    loading = _seconds_to_load(made_with)
+    clips = sort_clips(jobs, missing, open_earlier(Path(store_dir), made_with), verify)
+    measured, starting = _measure(_evenly(clips.todo, sample), made_with)
+    seconds = [each.seconds for each in measured]
+    sizes = [float(each.bytes) for each in measured]
+    good = [each for each in measured if each.bad is None]
+    in_parallel = max(min(workers, len(clips.todo)), 1)
     return PrepareEstimate(
         clips=len(jobs),
-        stored=sum(job.clip_id in stored for job in jobs),
-        missing=tuple(
-            BadClip(job.clip_id, job.file, f"missing: {missing[job.clip_id]}")
-            for job in jobs
-            if job.path is None and job.clip_id not in stored
-        ),
-        sampled=len(seconds),
-        bad=tuple(bad),
+        stored=len(clips.stored),
+        decoded=len(clips.parts),
+        known_bad=tuple(clips.bad[clip_id] for clip_id in sorted(clips.bad)),
+        sampled=len(measured),
+        bad=tuple(each.bad for each in measured if each.bad is not None),
         workers=workers,
-        seconds=_mean(seconds) * len(todo) / workers,
-        seconds_error=_error(seconds) * len(todo) / workers,
-        bytes=_mean(sizes) * len(todo),
-        bytes_error=_error(sizes) * len(todo),
-        frames_each=_mean(frames),
+        seconds=_mean(seconds) * len(clips.todo) / in_parallel + starting + loading,
+        seconds_error=_error(seconds) * len(clips.todo) / in_parallel,
+        bytes=_mean(sizes) * len(clips.todo),
+        bytes_error=_error(sizes) * len(clips.todo),
+        frames_each=_mean([float(each.frames) for each in good]),
     )
 
 
-def _measure(
-    jobs: list[ClipJob], settings: StoreSettings
-) -> tuple[list[float], list[float], list[float], list[BadClip]]:
-    seconds, sizes, frames, bad = [], [], [], []
-    for job in jobs:
-        begun = time.perf_counter()
-        part = make_part(job, settings)
-        seconds.append(time.perf_counter() - begun)
-        if isinstance(part, BadClip):
-            bad.append(part)
-            sizes.append(0.0)
-        else:
-            sizes.append(float(sum(map(len, part.frames))))
-            frames.append(float(len(part.frames)))
-    return seconds, sizes, frames, bad
+def _evenly(jobs: list[ClipJob], sample: int) -> list[ClipJob]:
+    places = np.linspace(0, len(jobs) - 1, min(sample, len(jobs))).round().astype(int)
+    return [jobs[place] for place in places]
 
 
-def _stored_ids(store_dir: Path) -> set[str]:
-    if not (store_dir / INFO_FILE).exists():
-        return set()
-    return set(FrameStore.open(store_dir).clip_ids)
+def _seconds_to_load(settings: StoreSettings) -> float:
+    """What the first use of the libraries that write record files costs this process."""
+    begun = time.perf_counter()
+    store_features(settings)
+    return time.perf_counter() - begun
+
+
+class _Measured(NamedTuple):
+    seconds: float
+    bytes: int
+    frames: int
+    bad: BadClip | None
+
+
+def _measure(jobs: list[ClipJob], settings: StoreSettings) -> tuple[list[_Measured], float]:
+    """What each job gave, and the seconds that the worker process itself cost."""
+    begun = time.perf_counter()
+    make = functools.partial(_measured, settings=settings)
+    measured = [each for _, each in run_jobs(jobs, make, _crashed, workers=1)]
+    return measured, time.perf_counter() - begun - sum(each.seconds for each in measured)
+
+
+def _measured(job: ClipJob, settings: StoreSettings) -> _Measured:
+    begun = time.perf_counter()
+    part = make_part(job, settings)
+    seconds = time.perf_counter() - begun
+    if isinstance(part, BadClip):
+        return _Measured(seconds, 0, 0, part)
+    return _Measured(seconds, sum(map(len, part.frames)), len(part.frames), None)
+
+
+def _crashed(job: ClipJob) -> _Measured:
+    return _Measured(0.0, 0, 0, BadClip(job.clip_id, job.file, DECODER_CRASH))
 
 
 def _mean(values: list[float]) -> float:

@@ -28,6 +28,8 @@ from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.files import write_atomically
 
 WORK_FOLDER = ".work"
+_WORK_SETTINGS = "settings.json"
+_PARTS = "parts"
 _NEW_STORE = "new"
 _READY = "ready.json"
 _DISCARDED = ".work-discarded"
@@ -52,18 +54,28 @@ def open_work(store_dir: Path, settings: StoreSettings) -> PartFolder:
 
     Raises ValueError where unfinished work with other settings is there.
     """
+    parts = find_work(store_dir, settings)
     work = store_dir / WORK_FOLDER
-    about = work / "settings.json"
-    if about.exists():
-        found = StoreSettings.from_dict(json.loads(about.read_text()))
-        require_same_settings(work, found, settings)
-    else:
+    if parts is None:
         discard_work(store_dir)
         work.mkdir()
-        write_atomically(about, json.dumps(settings.as_dict()).encode())
+        write_atomically(work / _WORK_SETTINGS, json.dumps(settings.as_dict()).encode())
     for unfinished in work.rglob("*.tmp"):
         unfinished.unlink(missing_ok=True)
-    return PartFolder(work / "parts", settings)
+    return parts or PartFolder(work / _PARTS, settings)
+
+
+def find_work(store_dir: Path, settings: StoreSettings) -> PartFolder | None:
+    """Finds the folder of clips that an interrupted run has decoded; None where there is none.
+
+    Raises ValueError where it was made with other settings.
+    """
+    work = store_dir / WORK_FOLDER
+    if not (work / _WORK_SETTINGS).exists():
+        return None
+    found = StoreSettings.from_dict(json.loads((work / _WORK_SETTINGS).read_text()))
+    require_same_settings(work, found, settings)
+    return PartFolder(work / _PARTS, settings)
 
 
 def require_same_settings(place: Path, found: StoreSettings, wanted: StoreSettings) -> None:

@@ -19,23 +19,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vtr_jax.data.frame_store.bad_clips import BadClipMemory
 from vtr_jax.data.frame_store.beam import BeamRunner
-from vtr_jax.data.frame_store.early_ends import FrameCounts, read_early_ends
 from vtr_jax.data.frame_store.finish import (
     build_store,
     discard_work,
     explained_full_disk,
     install_ready_store,
     open_work,
-    require_same_settings,
 )
-from vtr_jax.data.frame_store.jobs import ClipJob, is_unchanged, list_jobs
-from vtr_jax.data.frame_store.part import PartFolder, read_part_counts
-from vtr_jax.data.frame_store.report import REPORT_FILE, BadClip, PrepareReport, bad_table
+from vtr_jax.data.frame_store.jobs import ClipJob, list_jobs
+from vtr_jax.data.frame_store.part import PartFolder
+from vtr_jax.data.frame_store.report import (
+    DECODER_CRASH,
+    REPORT_FILE,
+    BadClip,
+    PrepareReport,
+    bad_table,
+)
 from vtr_jax.data.frame_store.settings import StoreSettings
-from vtr_jax.data.frame_store.shards import INFO_FILE
-from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
+from vtr_jax.data.frame_store.sorting import SortedClips, is_whole, open_earlier, sort_clips
+from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.lock import only_process
@@ -135,66 +138,35 @@ class _Run:
         self._folder = folder
         self._settings = settings
         self._max_bad_share = max_bad_share
-        self._store = _open_existing(folder, settings)
+        self._earlier = open_earlier(folder, settings)
         self._parts_folder = open_work(folder, settings)
         self._overlaps = overlaps
-        self._memory = BadClipMemory(folder, settings)
         self._jobs: list[ClipJob] = []
-        self._todo: list[ClipJob] = []
-        self._parts: dict[str, Path] = {}
+        self._clips = SortedClips()
         self._kept: list[str] = []
-        self._bad: dict[str, BadClip] = {}
-        self._stored_early = read_early_ends(folder)
-        self._early: dict[str, FrameCounts] = {}
         self._already_done = 0
         self._prepared = 0
 
     def sort_out(self, jobs: list[ClipJob], missing: dict[str, str], verify: bool) -> None:
         """Finds what earlier runs did, and refuses to start where too much is known to be bad."""
         self._jobs = jobs
-        stored = {job.clip_id for job in jobs if self._is_stored(job, verify)}
-        for job in jobs:
-            if job.clip_id in stored:
-                self._already_done += 1
-                if job.clip_id in self._stored_early:
-                    self._early[job.clip_id] = self._stored_early[job.clip_id]
-            elif self._parts_folder.has(job):
-                self._already_done += 1
-                self._take_part(job)
-            elif (bad := _known_bad(job, missing, self._memory)) is not None:
-                self._bad[job.clip_id] = bad
-            else:
-                self._todo.append(job)
-        if self._store is not None:
+        self._clips = sort_clips(jobs, missing, self._earlier, verify)
+        self._already_done = len(self._clips.stored) + len(self._clips.parts)
+        store = self._earlier.store
+        if store is not None:
             # a clip that is asked for but no longer as it was stored is replaced, or left out
-            outdated = {job.clip_id for job in jobs} - stored
-            others = [clip_id for clip_id in self._store.clip_ids if clip_id not in outdated]
-            self._kept = _whole_ones(self._store, others) if verify else others
+            outdated = {job.clip_id for job in jobs} - self._clips.stored
+            others = [clip_id for clip_id in store.clip_ids if clip_id not in outdated]
+            self._kept = _whole_ones(store, others) if verify else others
         self._require_few_bad()
-
-    def _take_part(self, job: ClipJob) -> None:
-        path = self._parts_folder.path_of(job.clip_id)
-        self._parts[job.clip_id] = path
-        counts = read_part_counts(path)
-        if counts.ends_early:
-            self._early[job.clip_id] = counts
-
-    def _is_stored(self, job: ClipJob, verify: bool) -> bool:
-        if self._store is None or job.clip_id not in self._store:
-            return False
-        row = self._store.index_of(job.clip_id)
-        if verify and not _is_whole(self._store, row):
-            return False
-        recorded_at = (self._folder / INFO_FILE).stat().st_mtime
-        return is_unchanged(self._store.index.source(row), job, recorded_at)
 
     def decode(self, run: Callable[[list[ClipJob], PartFolder], Outcomes]) -> None:
         """Makes the part files that are still to do."""
-        done = len(self._jobs) - len(self._todo)
+        todo = self._clips.todo
         progress = tqdm(
-            run(self._todo, self._parts_folder) if self._todo else iter(()),
+            run(todo, self._parts_folder) if todo else iter(()),
             desc=f"prepare ({self._already_done} already done)",
-            initial=done,
+            initial=len(self._jobs) - len(todo),
             total=len(self._jobs),
             unit=" clips",
             # in a log file every line stays
@@ -203,56 +175,51 @@ class _Run:
         for job, bad in progress:
             if bad is None:
                 self._prepared += 1
-                self._take_part(job)
+                self._clips.take_part(job.clip_id, self._parts_folder.path_of(job.clip_id))
             else:
-                self._bad[job.clip_id] = bad
-                self._memory.remember(bad, job)
-                progress.set_postfix(bad=len(self._bad))
+                self._clips.bad[job.clip_id] = bad
+                self._earlier.memory.remember(bad, job)
+                progress.set_postfix(bad=len(self._clips.bad))
 
     def finish(self, shard_bytes: int) -> PrepareReport:
         """Turns the parts into the finished store, unless too many clips are bad."""
         self._require_few_bad()
-        before = 0 if self._store is None else len(self._store)
-        damaged = self._store is not None and self._store.damage
-        if self._parts or len(self._kept) < before or damaged:
-            kept = self._stored_early.keys() & set(self._kept)
-            early = {clip_id: self._stored_early[clip_id] for clip_id in kept} | self._early
-            build_store(
-                self._folder,
-                self._parts,
-                self._store,
-                self._kept,
-                early,
-                self._settings,
-                shard_bytes,
-            )
+        earlier, clips = self._earlier, self._clips
+        before = 0 if earlier.store is None else len(earlier.store)
+        damaged = earlier.store is not None and earlier.store.damage
+        if clips.parts or len(self._kept) < before or damaged:
+            kept = earlier.early.keys() & set(self._kept)
+            early = {clip_id: earlier.early[clip_id] for clip_id in kept} | clips.early
+            sources = (clips.parts, earlier.store, self._kept)
+            build_store(self._folder, *sources, early, self._settings, shard_bytes)
         else:
             discard_work(self._folder)
         store = FrameStore.open(self._folder)
-        self._memory.forget(store.clip_ids)
+        earlier.memory.forget(store.clip_ids)
         report = self._report(store)
         report.write()
         return report
 
     def _require_few_bad(self) -> None:
         report = self._report(None)
-        if len(self._bad) == len(self._jobs) or report.bad_share > self._max_bad_share:
+        if len(report.bad) == report.clips or report.bad_share > self._max_bad_share:
             report.write()
             raise TooManyBadVideos(report, self._max_bad_share)
 
     def _report(self, store: FrameStore | None) -> PrepareReport:
+        bad, early = self._clips.bad, self._clips.early
         return PrepareReport(
             store_dir=self._folder,
             clips=len(self._jobs),
             already_done=self._already_done,
             prepared=self._prepared,
-            bad=tuple(self._bad[clip_id] for clip_id in sorted(self._bad)),
+            bad=tuple(bad[clip_id] for clip_id in sorted(bad)),
             early=tuple(
-                BadClip(job.clip_id, job.file, str(self._early[job.clip_id]))
+                BadClip(job.clip_id, job.file, str(early[job.clip_id]))
                 for job in self._jobs
-                if job.clip_id in self._early
+                if job.clip_id in early
             ),
-            lost_much=sum(counts.lost_much for counts in self._early.values()),
+            lost_much=sum(counts.lost_much for counts in early.values()),
             frames=0 if store is None else int(store.num_frames.sum()),
             bytes=0 if store is None else int(store.index.shard_sizes.sum()),
             seconds=time.monotonic() - self._started,
@@ -260,35 +227,13 @@ class _Run:
         )
 
 
-def _open_existing(folder: Path, settings: StoreSettings) -> FrameStore | None:
-    if not (folder / INFO_FILE).exists():
-        return None
-    store = FrameStore.open(folder)
-    require_same_settings(folder, StoreSettings.from_dict(store.settings), settings)
-    return store
-
-
-def _known_bad(job: ClipJob, missing: dict[str, str], memory: BadClipMemory) -> BadClip | None:
-    if job.path is None:
-        return BadClip(job.clip_id, job.file, f"missing: {missing[job.clip_id]}")
-    return memory.recall(job)
-
-
 def _whole_ones(store: FrameStore, clip_ids: list[str]) -> list[str]:
-    whole = [clip_id for clip_id in clip_ids if _is_whole(store, store.index_of(clip_id))]
+    whole = [clip_id for clip_id in clip_ids if is_whole(store, store.index_of(clip_id))]
     lost = sorted(set(clip_ids) - set(whole))
     if lost:
         _log.warning("%s: dropped damaged clips of other splits: %s", store.directory, lost)
     return whole
 
 
-def _is_whole(store: FrameStore, row: int) -> bool:
-    try:
-        store.read_record(row)
-    except DamagedStore:
-        return False
-    return True
-
-
 def _crashed(job: ClipJob) -> BadClip:
-    return BadClip(job.clip_id, job.file, "crash: decoding it ends the process")
+    return BadClip(job.clip_id, job.file, DECODER_CRASH)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vtr_jax.files import write_atomically
 
 REPORT_FILE = "report.json"
+DECODER_CRASH = "crash: decoding it ends the process"
 _LISTED = 20
 _NAMED = 5
 
