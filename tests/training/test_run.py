@@ -178,10 +178,11 @@ def test_another_run_in_the_same_workdir_is_refused(tiny_config, tmp_path, open_
     with pytest.raises(ValueError, match="holds a run with other settings") as refused:
         Run(tiny_config(changes), tmp_path / "run")
     lines = str(refused.value).splitlines()
-    assert [line.strip() for line in lines[1:]] == [
+    assert [line.strip() for line in lines[1:-1]] == [
         "optimizer.learning_rate: 0.002 now, 0.001 in the run",
         "seed: 1 now, 42 in the run",
     ]
+    assert lines[-1].startswith(f"{tmp_path / 'run'} holds a run with other settings; resume it")
 
 
 def test_settings_that_change_no_parameter_may_differ(tiny_config, tmp_path, open_run):

@@ -70,10 +70,11 @@ def check_same_run(workdir: Path, resolved: Mapping[str, Any]) -> dict[str, Any]
         return {}
     differences = differing_settings(resolved, saved)
     if differences:
-        lines = "\n  ".join(differences)
+        # What to do comes last: that is the line that everybody reads.
+        lines = "\n  ".join(["settings that differ:", *differences])
         raise ValueError(
-            f"{workdir} holds a run with other settings; resume it with those, or choose another "
-            f"--workdir:\n  {lines}"
+            f"{lines}\n{workdir} holds a run with other settings; resume it with those, or choose "
+            "another --workdir"
         )
     return saved
 

@@ -252,7 +252,8 @@ def test_all_bad_rows_are_counted_and_ten_are_listed(table):
         read_table(table, "t")
     lines = str(raised.value).split("\n")
     assert lines[1] == "  line 3: no caption" and lines[10] == "  line 21: no caption"
-    assert lines[11] == "  and 5 more" and len(lines) == 12
+    assert lines[11] == "  and 5 more" and len(lines) == 13
+    assert lines[12] == f"{table}: mend the 15 rows listed above, or remove them"
 
 
 def test_rows_after_a_quoted_line_break_keep_their_line(table):

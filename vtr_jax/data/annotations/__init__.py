@@ -89,8 +89,8 @@ def read_available_splits(
         except MissingSplit as reason:
             missing[name] = str(reason)
     if not splits:
-        reasons = "\n  ".join(missing.values())
-        raise MissingSplit(f"{annotations}: no split of {dataset} is there\n  {reasons}")
+        reasons = "\n".join(missing.values())
+        raise MissingSplit(f"{reasons}\n{annotations}: no split of {dataset} is there")
     return splits, missing
 
 

@@ -167,13 +167,19 @@ def read_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
 
 
 def refuse_bad_rows(path: str | os.PathLike[str], bad: Sequence[BadRow]) -> None:
-    """Raise one ValueError that lists the first ten bad rows and counts them all, if any."""
+    """Raise one ValueError that lists the first ten bad rows and counts them all, if any.
+
+    What to do stands in its last line.
+    """
     if not bad:
         return
     listed = [f"line {row.line}: {row.why}" for row in sorted(bad, key=lambda row: row.line)]
     more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
     plural = "row" if len(listed) == 1 else "rows"
-    raise ValueError("\n  ".join([f"{path}: {len(listed)} bad {plural}", *listed[:_SHOWN], *more]))
+    lines = "\n  ".join([f"{path}: {len(listed)} bad {plural}", *listed[:_SHOWN], *more])
+    raise ValueError(
+        f"{lines}\n{path}: mend the {len(listed)} {plural} listed above, or remove them"
+    )
 
 
 def _columns(
