@@ -70,7 +70,8 @@ def test_synthetic_lines_are_not_the_known_number(real):
     report = check_data("lsmdc", real / "lsmdc")
     assert "train: 14 captions, expected 101079" in report.problems
     assert [each.as_known for each in report.splits] == [False] * 3
-    assert "DIFFERENT: 1000 clips" in report_text(report)
+    assert "DIFFERENT: expected 1000 clips, 1000 captions" in report_text(report)
+    assert "DIFFERENT: expected 101079 captions" in report_text(report)
 
 
 def test_real_lists_without_captions(real, capsys):
@@ -78,7 +79,36 @@ def test_real_lists_without_captions(real, capsys):
     shown = capsys.readouterr()
     assert "25991 videos in train_list.txt" in shown.out
     assert "no split of vatex is there" in shown.out
+    assert "  train: 25991 clips, as known\n  val: 1500 clips, as known" in shown.out
+    assert "  val and test: none" in shown.out
     assert shown.err.strip() == "vtr check-data: 1 problem, listed above"
+
+
+def test_lists_without_captions_are_checked_for_overlap_and_videos(tmp_path):
+    for name, ids in {"train": "abc", "val": "de", "test": "cf"}.items():
+        (tmp_path / f"{name}_list.txt").write_text("\n".join(ids))
+    (tmp_path / "videos").mkdir()
+    for dataset in ("vatex", "msvd"):
+        report = check_data(dataset, tmp_path, videos_dir=tmp_path / "videos")
+        assert [(each.name, each.clips) for each in report.lists] == [
+            ("train", 3),
+            ("val", 2),
+            ("test", 2),
+        ]
+        assert report.videos.clips == len(report.videos.missing) == 6
+        expected = known_counts(dataset, "train", {}).clips
+        assert f"train: 3 clips in its list, expected {expected}" in report.problems
+        assert "train and test share 1 clips: c" in report.problems
+        assert "train: 3 clips, DIFFERENT from the known number" in report_text(report)
+
+
+def test_lists_of_msrvtt_without_captions_are_counted(tmp_path):
+    (tmp_path / "train_list_jsfusion.txt").write_text("video0\nvideo1\n")
+    (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text("video_id,sentence\nvideo1,a dog\n")
+    report = check_data("msrvtt", tmp_path)
+    assert [each.name for each in report.splits] == ["test"]
+    assert [(each.name, each.clips) for each in report.lists] == [("train", 2)]
+    assert "test and train share 1 clips: video1" in report.problems
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 from vtr_jax.data.annotations.activitynet import read_activitynet
 from vtr_jax.data.annotations.choices import (
     SPLIT_NAMES,
+    MissingCaptions,
     MissingSplit,
     check_choice,
     nearest_name,
@@ -28,6 +29,7 @@ from vtr_jax.data.split import Split
 
 __all__ = [
     "READERS",
+    "MissingCaptions",
     "MissingSplit",
     "available_splits",
     "check_options",

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from vtr_jax.data.split import VideoClip
+
 # Whose way of reading a data set; readers say what differs, and treat the others alike.
 SYSTEMS = (
     *("clip4clip", "drl", "emcl", "hbi", "backbone_tvr"),
@@ -17,6 +19,14 @@ SPLIT_NAMES = ("train", "val", "test")
 
 class MissingSplit(ValueError):
     """These annotations do not have the split that was asked for; the message says why."""
+
+
+class MissingCaptions(MissingSplit):
+    """The list of the split is there, its captions are not; clips: those that it lists."""
+
+    def __init__(self, message: str, clips: Iterable[VideoClip]) -> None:
+        super().__init__(message)
+        self.clips = tuple(clips)
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:

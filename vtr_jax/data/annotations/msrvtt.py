@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vtr_jax.data.annotations.choices import (
+    MissingCaptions,
     MissingSplit,
     annotation_folder,
     check_choice,
     find_annotation,
 )
-from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
-from vtr_jax.data.annotations.rows import BadRow, read_csv, read_json, refuse_bad_rows
+from vtr_jax.data.annotations.listed import grouped_split, read_list
+from vtr_jax.data.annotations.msrvtt_captions import captions_of_videos
+from vtr_jax.data.annotations.rows import BadRow, read_csv, refuse_bad_rows
 from vtr_jax.data.split import Split, VideoClip
 
 # The lists of CLIP4Clip, and under the same name those of collaborative-experts (.txt).
@@ -32,7 +33,6 @@ TEST_LISTS = {
     "full": ("MSRVTT_test.full.csv", "test_list_full.txt"),
     "1k-B": ("test_list_miech.txt",),
 }
-DATA_FILE = "MSRVTT_data.json"
 
 
 def read_msrvtt(
@@ -62,7 +62,8 @@ def read_msrvtt(
 
     Raises:
         FileNotFoundError: no such folder, or data_file is not there.
-        MissingSplit: this split's list or captions are not there, or training would hold it.
+        MissingSplit: this split's list or captions (MissingCaptions) are not there, or training
+            would hold it.
         ValueError: unknown split, list or system, or files that are not as expected.
     """
     folder = annotation_folder(annotations_dir, "MSR-VTT's lists", split, system)
@@ -79,7 +80,10 @@ def read_msrvtt(
         return _one_caption_a_clip(split, list_path)
     ids = read_list(list_path)
     clips = tuple(VideoClip(video_id, f"{video_id}.mp4") for video_id in ids)
-    pairs = _captions(folder, data_file, list_path, ids)
+    try:
+        pairs = captions_of_videos(folder, data_file, list_path, ids)
+    except MissingSplit as reason:
+        raise MissingCaptions(str(reason), clips) from reason
     if split == "train" and system != "xpool":
         index_of = {video_id: index for index, video_id in enumerate(ids)}
         relation = np.array([index_of[video_id] for video_id, _ in pairs], np.int32)
@@ -97,55 +101,3 @@ def _one_caption_a_clip(split: str, list_path: Path) -> Split:
     clips = tuple(VideoClip(video_id, f"{video_id}.mp4") for video_id in read_list(list_path))
     captions = tuple(row.cells["sentence"] for row in rows)
     return Split("msrvtt", split, clips, captions, np.arange(len(rows), dtype=np.int32))
-
-
-def _captions(
-    folder: Path, data_file: str | os.PathLike[str] | None, list_path: Path, ids: list[str]
-) -> list[tuple[str, str]]:
-    """Video id and caption of every sentence about the listed ids, in file order."""
-    path = folder / DATA_FILE if data_file is None else Path(data_file)
-    if data_file is None and not path.is_file():
-        path = _search_data(folder, list_path)
-    data = read_json(path)
-    if not _has_captions(data):
-        raise ValueError(f"{path}: expected an object with the lists 'videos' and 'sentences'")
-    pairs = [_pair(path, place, each) for place, each in enumerate(data["sentences"])]
-    captions_of = {video_id: (caption,) for video_id, caption in pairs}
-    listed = set(ids)
-    covered = len(listed & captions_of.keys())
-    if covered < len(ids) and path.name != DATA_FILE and data_file is None:
-        raise MissingSplit(
-            f"{list_path.name} needs {folder / DATA_FILE}: no such file, and the one JSON file of "
-            f"its form, {path.name}, has captions of {covered} of {len(ids)} videos"
-        )
-    require_captions(list_path, ids, captions_of, path)
-    return [pair for pair in pairs if pair[0] in listed]
-
-
-def _search_data(folder: Path, list_path: Path) -> Path:
-    fitting = [path for path in sorted(folder.glob("*.json")) if _has_captions(read_json(path))]
-    if not fitting:
-        raise MissingSplit(
-            f"{list_path.name} needs {folder / DATA_FILE}: no such file, and no other JSON file "
-            "beside it holds 'videos' and 'sentences': fetch MSR-VTT's captions, or pass data_file"
-        )
-    if len(fitting) > 1:
-        names = ", ".join(path.name for path in fitting)
-        raise ValueError(f"{folder}: several files hold captions, pass one as data_file: {names}")
-    return fitting[0]
-
-
-def _has_captions(data: Any) -> bool:
-    lists = [data.get(name) for name in ("videos", "sentences")] if isinstance(data, dict) else [0]
-    return all(isinstance(each, list) for each in lists)
-
-
-def _pair(path: Path, place: int, sentence: Any) -> tuple[str, str]:
-    cells = sentence if isinstance(sentence, dict) else {}
-    video_id, caption = cells.get("video_id"), cells.get("caption")
-    if isinstance(video_id, str) and isinstance(caption, str):
-        return video_id, caption
-    raise ValueError(
-        f"{path}: sentences[{place}] is {str(sentence)[:80]}, expected an object with the texts "
-        "'video_id' and 'caption'"
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations.choices import MissingSplit, annotation_folder, find_annotation
+from vtr_jax.data.annotations.choices import MissingCaptions, annotation_folder, find_annotation
 from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
 from vtr_jax.data.annotations.plain_pickle import read_plain_pickle
 from vtr_jax.data.annotations.rows import read_json
@@ -38,28 +38,30 @@ def read_msvd(
 
     Raises:
         FileNotFoundError: no such folder, or captions_file is not there.
-        MissingSplit: the list of this split, or the captions, are not in the folder.
+        MissingSplit: the list of this split is not in the folder; MissingCaptions: the captions
+            are not.
         ValueError: unknown split or system, both caption files are there, or files that are not
             as expected.
     """
     folder = annotation_folder(annotations_dir, "MSVD's lists", split, system)
     list_path = find_annotation(folder, [f"{split}_list.txt"], split)
-    captions_path = _captions_path(folder, split) if captions_file is None else Path(captions_file)
     ids = read_list(list_path)
+    clips = [VideoClip(video_id, f"{video_id}.avi") for video_id in ids]
+    captions_path = Path(captions_file) if captions_file else _captions_path(folder, split, clips)
     data = _read_captions(captions_path)
     listed = {each: data[each] for each in ids if each in data}
     captions_of = {each: _texts(captions_path, each, of_it) for each, of_it in listed.items()}
     require_captions(list_path, ids, captions_of, captions_path)
-    clips = [VideoClip(video_id, f"{video_id}.avi") for video_id in ids]
     return grouped_split("msvd", split, clips, captions_of)
 
 
-def _captions_path(folder: Path, split: str) -> Path:
+def _captions_path(folder: Path, split: str, clips: list[VideoClip]) -> Path:
     there = [folder / name for name in CAPTION_FILES if (folder / name).is_file()]
     if not there:
-        raise MissingSplit(
+        raise MissingCaptions(
             f"split {split!r} needs {' or '.join(CAPTION_FILES)}: no such file in {folder}; fetch "
-            "MSVD's captions, or pass captions_file"
+            "MSVD's captions, or pass --captions_file=FILE",
+            clips,
         )
     if len(there) > 1:
         raise ValueError(

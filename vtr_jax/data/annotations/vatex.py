@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax.data.annotations.choices import (
-    MissingSplit,
+    MissingCaptions,
     annotation_folder,
     check_choice,
     find_annotation,
@@ -51,7 +51,8 @@ def read_vatex(
 
     Raises:
         FileNotFoundError: no such folder, or captions_file is not there.
-        MissingSplit: the list of this split, or the captions, are not in the folder.
+        MissingSplit: the list of this split is not in the folder; MissingCaptions: the captions
+            are not.
         ValueError: unknown split, test_list or system, or files that are not as expected.
     """
     folder = annotation_folder(annotations_dir, "VATEX's lists", split, system)
@@ -61,10 +62,11 @@ def read_vatex(
     ids = read_list(list_path)
     paths = _caption_paths(folder) if captions_file is None else [Path(captions_file)]
     if not paths:
-        raise MissingSplit(
+        raise MissingCaptions(
             f"split {split!r} ({len(ids)} videos in {list_name}) needs {DATA_FILE}, or "
             "vatex_{training,validation}_v1.0.json (or ..._v1.0_ceph.json): none is in "
-            f"{folder}; fetch VATEX's captions, or pass captions_file"
+            f"{folder}; fetch VATEX's captions, or pass --captions_file=FILE",
+            map(_clip, ids),
         )
     captions_of = _captions(paths)
     notes: tuple[str, ...] = ()
@@ -77,8 +79,12 @@ def read_vatex(
     require_captions(list_path, ids, captions_of, sources)
     if not ids:
         raise ValueError(f"{list_path}: none of its {len(listed)} videos has captions in {sources}")
-    clips = [VideoClip(video_id, f"{video_id}.mp4") for video_id in ids]
+    clips = [_clip(video_id) for video_id in ids]
     return grouped_split("vatex", split, clips, captions_of, notes)
+
+
+def _clip(video_id: str) -> VideoClip:
+    return VideoClip(video_id, f"{video_id}.mp4")
 
 
 def _caption_paths(folder: Path) -> list[Path]:

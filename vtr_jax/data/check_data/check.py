@@ -8,10 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations import MissingSplit, check_options, read_split, split_names
+import numpy as np
+
+from vtr_jax.data.annotations import (
+    MissingCaptions,
+    MissingSplit,
+    check_options,
+    read_split,
+    split_names,
+)
 from vtr_jax.data.check_data.known import default_max_words, same_by_protocol, source_video
 from vtr_jax.data.check_data.report import DataReport, Overlap
-from vtr_jax.data.check_data.split_check import check_split
+from vtr_jax.data.check_data.split_check import check_list, check_split
 from vtr_jax.data.check_data.video_check import check_videos
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.data.text import MIN_MAX_WORDS
@@ -46,23 +54,26 @@ def check_data(
     max_words = default_max_words(dataset) if max_words is None else max_words
     if max_words < MIN_MAX_WORDS:
         raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
-    read, missing, problems = _read(dataset, annotations, splits, options)
+    read, listed, missing, problems = _read(dataset, annotations, splits, options)
     checks = [check_split(split, options, max_words) for split in read]
-    overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(read, 2)]
+    lists = [check_list(split, options) for split in listed]
+    everything = [*read, *listed]
+    overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(everything, 2)]
     videos = None
     if videos_dir is not None:
-        videos = check_videos(read, Path(videos_dir), workers)
+        videos = check_videos(everything, Path(videos_dir), workers)
     return DataReport(
         dataset=dataset,
         annotations=str(annotations),
         options=dict(options),
         splits=tuple(checks),
+        lists=tuple(lists),
         missing=missing,
         overlaps=tuple(overlaps),
         videos=videos,
         problems=(
             *problems,
-            *itertools.chain.from_iterable(check.problems for check in checks),
+            *itertools.chain.from_iterable(check.problems for check in [*checks, *lists]),
             *_overlap_problems(overlaps),
             *(videos.problems if videos else ()),
         ),
@@ -74,14 +85,18 @@ def _read(
     annotations: str | os.PathLike[str],
     names: Sequence[str] | None,
     options: Mapping[str, Any],
-) -> tuple[list[Split], dict[str, str], list[str]]:
-    """Splits, those that are not there and why, and what is wrong with the others."""
+) -> tuple[list[Split], list[Split], dict[str, str], list[str]]:
+    """Splits, lists without captions, why those are not there, and what is wrong with others."""
     read: list[Split] = []
+    listed: list[Split] = []
     missing: dict[str, str] = {}
     wrong: dict[str, list[str]] = {}
     for name in names or split_names(dataset, annotations):
         try:
             read.append(read_split(dataset, annotations, name, **options))
+        except MissingCaptions as reason:
+            missing[name] = str(reason)
+            listed.append(Split(dataset, name, reason.clips, (), np.zeros(0, np.int32)))
         except MissingSplit as reason:
             missing[name] = str(reason)
         except ValueError as problem:
@@ -90,8 +105,9 @@ def _read(
     if names is not None:
         problems += [f"{name}: {reason}" for name, reason in missing.items()]
     elif not read and not problems:
-        problems.append(f"no split of {dataset} is there")
-    return read, missing, problems
+        captions = ": its lists are, its captions are not" if listed else ""
+        problems.append(f"no split of {dataset} is there{captions}")
+    return read, listed, missing, problems
 
 
 def _overlap(dataset: str, one: Split, other: Split) -> Overlap:

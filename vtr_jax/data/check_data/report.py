@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vtr_jax.data.check_data.split_check import SplitCheck
+from vtr_jax.data.check_data.split_check import ListCheck, SplitCheck
 from vtr_jax.data.check_data.video_check import VideoCheck
 
 _BAR = 30
@@ -39,7 +39,8 @@ class DataReport:
 
     Attributes:
         dataset, annotations, options: what was read.
-        splits: those that could be read. missing: why others are not there, by name.
+        splits: those that could be read. lists: those without captions, all of which are
+            missing too. missing: why others are not there, by name.
         overlaps: of every two splits. videos: None where no folder was given.
         problems: everything that is wrong, one line each; empty where nothing is.
     """
@@ -48,6 +49,7 @@ class DataReport:
     annotations: str
     options: dict[str, Any]
     splits: tuple[SplitCheck, ...]
+    lists: tuple[ListCheck, ...]
     missing: dict[str, str]
     overlaps: tuple[Overlap, ...]
     videos: VideoCheck | None
@@ -65,6 +67,7 @@ def report_text(report: DataReport) -> str:
         [f"{report.dataset}: {report.annotations}" + (f" ({options})" if options else "")],
         _table(report.splits),
         [f"no split {name}: {reason}" for name, reason in report.missing.items()],
+        _list_lines(report.lists),
         _token_table(report.splits),
         _overlap_lines(report.overlaps),
         _video_lines(report.videos),
@@ -97,12 +100,25 @@ def _table(splits: Sequence[SplitCheck]) -> list[str]:
     return _aligned(rows, left=(0, 6, 7))
 
 
+def _list_lines(lists: Sequence[ListCheck]) -> list[str]:
+    said = {None: "", True: ", as known", False: ", DIFFERENT from the known number"}
+    return _titled(
+        "lists without captions, whose clips alone are checked",
+        [
+            f"{each.name}: {each.clips} clips"
+            + said[None if each.known is None else not each.problems]
+            for each in lists
+        ],
+    )
+
+
 def _known(each: SplitCheck) -> str:
     if each.known is None:
         return "none"
     if not each.as_known:
-        expected = f"{each.known.clips or '?'} clips, {each.known.captions or '?'} captions"
-        return f"DIFFERENT: {expected}"
+        known = {"clips": each.known.clips, "captions": each.known.captions}
+        expected = [f"{count} {what}" for what, count in known.items() if count is not None]
+        return f"DIFFERENT: expected {', '.join(expected)}"
     same_text = each.known.sha256 and each.sha256.startswith(each.known.sha256)
     return "same, every text too" if same_text else "same"
 

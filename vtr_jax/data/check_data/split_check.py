@@ -45,6 +45,31 @@ class SplitCheck:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ListCheck:
+    """A list whose captions are not there.
+
+    name: of the split. clips: that it lists. known: what it should list; None = not known.
+    """
+
+    name: str
+    clips: int
+    known: int | None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the list alone."""
+        if self.known in (None, self.clips):
+            return ()
+        return (f"{self.name}: {self.clips} clips in its list, expected {self.known}",)
+
+
+def check_list(split: Split, options: Mapping[str, Any]) -> ListCheck:
+    """Count the clips of a split without captions and compare them with what is known."""
+    known = known_counts(split.dataset, split.name, options)
+    return ListCheck(split.name, len(split.clips), known.clips if known else None)
+
+
 def check_split(split: Split, options: Mapping[str, Any], max_words: int) -> SplitCheck:
     """Count what a split holds and compare it with what is known of it."""
     known = known_counts(split.dataset, split.name, options)
