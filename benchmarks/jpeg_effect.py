@@ -30,7 +30,7 @@ def effect_on(retriever: Retriever, path: Path) -> dict[str, float | str | int]:
     frames = sample_frames(path, resolution=resolution).frames[:16]
     encoded = {}
     for encoding in ("jpeg", "png"):
-        settings = StoreSettings(1, resolution, encoding, 95, 1)
+        settings = StoreSettings(resolution=resolution, encoding=encoding)
         encoded[encoding] = [encode_frame(frame, settings) for frame in frames]
     stored = np.stack([decode_frame(frame) for frame in encoded["jpeg"]])
     mask = np.ones((1, len(frames)), np.int32)

@@ -85,6 +85,22 @@ def test_settings_reach_the_store(run, tmp_path):
     assert store.num_frames.tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--beam_option=--x"], "--beam_option has no effect without --beam_runner"),
+        (["--beam_runner=DirectRunner", "--dry_run"], "leave out --beam_runner"),
+        (["--beam_runner=DirectRunner"], "--workers counts processes of this machine"),
+        (["--num_frames=5"], "num_frames: frame_rule 'opencv' does not read it"),
+        (["--encoding=png", "--jpeg_quality=50"], "jpeg_quality: encoding 'png' does not read it"),
+    ],
+)
+def test_an_option_without_effect_is_refused(run, tmp_path, capsys, options, said):
+    assert run(*options) == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_dry_run_writes_nothing_and_estimates(run, tmp_path, capsys):
     assert run("--dry_run") == 0
     said = capsys.readouterr().out

@@ -50,6 +50,13 @@ def test_settings_survive_json():
     assert settings.differences(settings) == []
 
 
+def test_settings_of_a_former_version_come_without_what_nothing_read():
+    noted = {"framerate": 1, "encoding": "png", "jpeg_quality": 95, "num_frames": 12}
+    assert StoreSettings.from_dict(noted) == StoreSettings(encoding="png")
+    xpool = StoreSettings.from_dict({**noted, "frame_rule": "xpool", "num_frames": 5})
+    assert (xpool.framerate, xpool.num_frames, xpool.sampling.num_frames) == (None, 5, 5)
+
+
 def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")

@@ -62,7 +62,8 @@ class ProtocolCard:
         captions, clips: counted after leaving out what could not be used.
         captions_per_clip: fewest, mean and most captions of a clip.
         clips_skipped: clips of the annotations that are missing or unreadable.
-        frames: at most so many frames a clip. frame_rate: frames sampled a second of video.
+        frames: at most so many frames a clip. frame_rate: frames sampled a second of video,
+            None where the frame rule reads no rate.
         frame_rule: how frames were sampled, as `vtr prepare --frame_rule`.
         frame_choice: which of them are kept, in which order, e.g. "uniform, normal order".
         resolution: pixels a side. max_words: token limit with both special tokens.
@@ -86,7 +87,7 @@ class ProtocolCard:
     captions_per_clip: tuple[int, float, int]
     clips_skipped: int
     frames: int
-    frame_rate: float
+    frame_rate: float | None
     frame_choice: str
     resolution: int
     max_words: int
@@ -171,7 +172,7 @@ class ProtocolCard:
             "score_normalisation": SCORE_NORMALISATIONS[self.score_normalisation],
             "ties": f"{self.ties}: {TIE_RULES[self.ties]}",
             "selection": SELECTIONS[self.selection],
-            "frame_rate": f"{self.frame_rate:g}",
+            "frame_rate": "the rule's" if self.frame_rate is None else f"{self.frame_rate:g}",
             "options": self.options or "none",
             "software": ", ".join(f"{name} {value}" for name, value in self.software.items()),
         }

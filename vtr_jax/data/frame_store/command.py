@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_settings(group: Any) -> None:
     default = StoreSettings()
+    # None where not told: an option that the rule or the encoding does not read is refused
     group.add_argument(
         "--frame_rule",
         choices=RULES,
@@ -59,13 +60,12 @@ def _add_settings(group: Any) -> None:
     group.add_argument(
         "--framerate",
         type=int,
-        default=default.framerate,
-        help="frames a second (default 1; 0 with opencv: all); emcl_folder: every so many files",
+        help="of opencv and decord: frames a second (default 1; 0 with opencv: all); emcl_folder: "
+        "every so many files",
     )
     group.add_argument(
         "--num_frames",
         type=int,
-        default=default.num_frames,
         help="of xpool and cap4video_segments_folder: frames a clip (default 12)",
     )
     group.add_argument(
@@ -81,15 +81,26 @@ def _add_settings(group: Any) -> None:
         "comes before the crop; default: squares of the resolution",
     )
     group.add_argument("--encoding", default=default.encoding, choices=ENCODINGS)
-    group.add_argument(
-        "--jpeg_quality", type=int, default=default.jpeg_quality, help="1 to 95 (default 95)"
-    )
+    group.add_argument("--jpeg_quality", type=int, help="of jpeg: 1 to 95 (default 95)")
     group.add_argument(
         "--min_frames",
         type=int,
         default=default.min_frames,
         help="leave out clips with fewer (default 1)",
     )
+
+
+def _refuse_idle_options(known: argparse.Namespace) -> None:
+    """Raises ValueError for an option that would have no effect beside the others."""
+    if known.beam_option and not known.beam_runner:
+        raise ValueError("--beam_option has no effect without --beam_runner; give both or neither")
+    if known.beam_runner and known.dry_run:
+        raise ValueError("--dry_run estimates a run on this machine; leave out --beam_runner")
+    if known.beam_runner and known.workers is not None:
+        raise ValueError(
+            "--workers counts processes of this machine; with --beam_runner, Beam's own "
+            "--beam_option=--direct_num_workers=N or the runner's parallelism does"
+        )
 
 
 def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> None:
@@ -99,6 +110,7 @@ def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> No
     from vtr_jax.data.frame_store.estimate import estimate
     from vtr_jax.data.frame_store.prepare import prepare
 
+    _refuse_idle_options(known)
     source = (known.dataset, known.annotations)
     if known.splits == "all":
         found, missing = read_available_splits(*source, **reader_options)
