@@ -13,6 +13,8 @@ import vtr_jax
 from vtr_jax.convert.convert_checkpoint import convert_checkpoint
 from vtr_jax.convert.recognise import Recognised, marks_of, recognise
 from vtr_jax.models.recipes import RECIPES
+from vtr_jax.parity.cases import find_cases
+from vtr_jax.parity.kinds import recorded_system
 
 SYSTEMS = ("clip", "clip4clip", "drl", "backbone_tvr", "emcl", "eercf", "internvideo")
 HEADS = {"vision_heads": 2, "text_heads": 2}
@@ -120,15 +122,16 @@ def test_the_reason_names_what_was_found(monkeypatch):
 
 
 def recorded_cases(folder):
-    """(system, case, shapes by key) of every recorded case that has keys."""
-    for path in sorted(folder.glob("*/*.json")):
+    """(system, case, shapes by key) of every recorded case that has keys and is about no file."""
+    for path in find_cases(folder):
         case = json.loads(path.read_text())
-        if isinstance(case, dict) and {"keys", "config", "salt"} <= case.keys():
+        told = isinstance(case, dict) and {"keys", "config", "salt"} <= case.keys()
+        if told and "file" not in case:
             shapes = {
                 name: tuple(entry["shape"] if isinstance(entry, dict) else entry)
                 for name, entry in case["keys"].items()
             }
-            yield path.parent.name, path.stem, shapes
+            yield recorded_system(path, case), path.stem, shapes
 
 
 def test_recorded_cases_are_never_taken_for_another_system(golden_dir, monkeypatch):

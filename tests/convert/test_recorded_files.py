@@ -13,6 +13,7 @@ from vtr_jax.convert.huggingface_names import openai_names
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.write_back import write_back
 from vtr_jax.models.recipes import RECIPES
+from vtr_jax.parity.cases import system_cases
 
 # File, its system, and the options that its names do not tell.
 TRAINED = [
@@ -84,12 +85,12 @@ CASES = [
 def test_options_are_told_as_they_were(
     system, case, file, told, golden_dir, checkpoint_files, tmp_path
 ):
-    recorded = golden_dir / system / f"{case}.json"
-    if not recorded.is_file() or not (checkpoint_files / file).is_file():
-        pytest.skip(f"not both recorded: {recorded}, {checkpoint_files / file}")
+    recorded = [path for path in system_cases(golden_dir, system) if path.stem == case]
+    if not recorded or not (checkpoint_files / file).is_file():
+        pytest.skip(f"not both recorded: {system}/{case}, {checkpoint_files / file}")
     if system not in NAME_TABLES or system not in RECIPES:
         pytest.skip(f"recipe {system} is not built yet")
-    config = json.loads(recorded.read_text())["config"]
+    config = json.loads(recorded[0].read_text())["config"]
     report = convert_checkpoint(checkpoint_files / file, tmp_path / "r", system)
     assert {name: report.config.option(name) for name in told} == {
         name: config[name] for name in told
