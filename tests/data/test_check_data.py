@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vtr_jax.cli import main
 from vtr_jax.data.annotations import READERS
@@ -258,6 +259,51 @@ def test_videos_of_every_kind(table, doubtful_videos):
     for kind, problem in zip(kinds, report.problems, strict=True):
         assert problem.startswith("videos: ") and kind in problem
     assert "5 files for 7 clips; 1 clips without one" in report_text(report)
+
+
+@pytest.fixture
+def folders_of_frames(table, tmp_path) -> Path:
+    """clip0 whole, clip1 without images, clip2 of damaged ones, clip3 a file."""
+    videos = tmp_path / "videos"
+    for name in ("clip0", "clip1", "clip2"):
+        (videos / name).mkdir(parents=True)
+    for number in range(1, 4):
+        Image.new("RGB", (8, 8)).save(videos / "clip0" / f"img_{number:05d}.jpg")
+    (videos / "clip2" / "img_00001.jpg").write_bytes(b"no image")
+    (videos / "clip3.mp4").write_bytes(b"a file")
+    table.write_text("video,caption\n" + "".join(f"clip{n}.mp4,text {n}\n" for n in range(4)))
+    return videos
+
+
+def test_folders_of_frames(table, folders_of_frames):
+    report = check_data(
+        "table", table, videos_dir=folders_of_frames, workers=1, frame_rule="cap4video_folder"
+    )
+    videos = report.videos
+    assert set(videos.missing) == {"clip3"} and videos.files == 3 and videos.folders
+    assert videos.unreadable == {"clip1": "empty folder", "clip2": "not an image"}
+    assert "3 folders of images for 4 clips" in report_text(report)
+
+
+def test_folders_of_frames_are_recognised_without_their_rule(table, folders_of_frames):
+    missing = check_data("table", table, videos_dir=folders_of_frames, workers=1).videos.missing
+    assert set(missing) == {"clip0", "clip1", "clip2"}
+    assert all(
+        "is a folder; of images? Then give --frame_rule" in each for each in missing.values()
+    )
+    with pytest.raises(
+        ValueError, match="frame_rule is 'cap4video', expected one of opencv, .*did"
+    ):
+        check_data("table", table, frame_rule="cap4video")
+
+
+def test_many_equal_files_are_counted_and_five_named(tmp_path, video_folder):
+    path = tmp_path / "own.csv"
+    path.write_text("video,caption\n" + "".join(f"c{n}.mp4,{n}\n" for n in range(9)))
+    for number in range(9):
+        shutil.copyfile(video_folder / "clip0.mp4", tmp_path / f"c{number}.mp4")
+    (problem,) = check_data("table", path, videos_dir=tmp_path, workers=1).problems
+    assert problem.endswith("c0.mp4 = c1.mp4 = c2.mp4 = c3.mp4 = c4.mp4, and 4 more")
 
 
 def test_whole_videos_are_no_problem(tmp_path, video_folder):

@@ -214,6 +214,13 @@ def test_other_names_count_after_the_own_one(tmp_path):
     assert "2 files in" in missing["d"] and "x/d.mp4, y/d.mp4" in missing["d"]
 
 
+def test_a_folder_of_the_name_is_said_to_be_one(tmp_path):
+    (tmp_path / "a").mkdir()
+    _, missing = find_video_files(files("a.mp4", "b.mp4"), tmp_path)
+    assert missing["a"].endswith("a is a folder; of images? Then give --frame_rule=..._folder")
+    assert "folder;" not in missing["b"]
+
+
 def test_other_names_are_no_part_of_what_a_clip_is():
     plain = VideoClip("a", "v_a.mp4")
     other = VideoClip("a", "v_a.mp4", other_names=("a.mp4",))

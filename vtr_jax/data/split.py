@@ -199,6 +199,10 @@ def _why_not_found(names: tuple[str, ...], folder: Path, candidates: list[Path])
         return f"{looked_for}: {len(candidates)} files in {folder} fit, keep one of: {paths}"
     if PurePosixPath(names[0]).is_absolute():
         return f"{looked_for}: no such file"
+    folders = [folder / form for name in names for form in (name, clip_name(name))]
+    frames = next((each for each in folders if each.is_dir()), None)
+    if frames is not None:
+        return f"{looked_for}: {frames} is a folder; of images? Then give --frame_rule=..._folder"
     return f"{looked_for}: not in {folder}, nor deeper, nor with another video extension"
 
 

@@ -17,10 +17,12 @@ from vtr_jax.data.annotations import (
     read_split,
     split_names,
 )
+from vtr_jax.data.annotations.choices import check_choice
 from vtr_jax.data.check_data.known import default_max_words, same_by_protocol, source_video
 from vtr_jax.data.check_data.report import DataReport, Overlap
 from vtr_jax.data.check_data.split_check import check_list, check_split
 from vtr_jax.data.check_data.video_check import check_videos
+from vtr_jax.data.frame_rules import FILE_RULES, FOLDER_RULES, Sampling
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.data.text import MIN_MAX_WORDS
 
@@ -33,6 +35,7 @@ def check_data(
     splits: Sequence[str] | None = None,
     max_words: int | None = None,
     workers: int | None = None,
+    frame_rule: str = "opencv",
     **options: Any,
 ) -> DataReport:
     """Check the annotations of a data set, and its videos if a folder is given.
@@ -43,6 +46,7 @@ def check_data(
         splits: names; None = all that there are, and those that are missing are no problem.
         max_words: token limit; None = that of the published commands.
         workers: processes that open videos; None = one a core.
+        frame_rule: as of `vtr prepare`; a rule for folders looks for folders of images.
 
     Raises:
         ValueError: unknown data set or option.
@@ -51,6 +55,7 @@ def check_data(
     if splits is not None and not all(splits):
         raise ValueError("splits names nothing, expected names with commas between them")
     check_options(dataset, options)
+    check_choice("frame_rule", frame_rule, (*FILE_RULES, *FOLDER_RULES))
     max_words = default_max_words(dataset) if max_words is None else max_words
     if max_words < MIN_MAX_WORDS:
         raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
@@ -61,7 +66,7 @@ def check_data(
     overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(everything, 2)]
     videos = None
     if videos_dir is not None:
-        videos = check_videos(everything, Path(videos_dir), workers)
+        videos = check_videos(everything, Path(videos_dir), workers, Sampling(frame_rule))
     return DataReport(
         dataset=dataset,
         annotations=str(annotations),

@@ -171,9 +171,10 @@ def _overlap_lines(overlaps: Iterable[Overlap]) -> list[str]:
 def _video_lines(videos: VideoCheck | None) -> list[str]:
     if videos is None:
         return ["videos: not checked (give --videos=FOLDER)"]
+    kind = "folders of images" if videos.folders else "files"
     return [
-        f"videos: {videos.files} files for {videos.clips} clips; {len(videos.missing)} clips "
-        f"without one, {len(videos.beyond)} beyond its end; {len(videos.unreadable)} files "
+        f"videos: {videos.files} {kind} for {videos.clips} clips; {len(videos.missing)} clips "
+        f"without one, {len(videos.beyond)} beyond its end; {len(videos.unreadable)} {kind} "
         f"unreadable, {len(videos.duplicates)} groups of equal files"
     ]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vtr_jax.data.decode import UnreadableVideo, frames_at, stated_length
+from vtr_jax.data.frame_rules import Sampling
+from vtr_jax.data.sampling import sample_pictures
 from vtr_jax.data.split import Split, VideoClip, find_video_files
 
 _SHOWN = 5
@@ -19,7 +22,8 @@ class VideoCheck:
     """The videos of all splits together.
 
     Attributes:
-        clips: clips of the splits, each once. files: different video files found for them.
+        clips: clips of the splits, each once. files: different video files found for them, or
+            folders of images. folders: whether it is these that the frame rule reads.
         missing: clip id -> what was looked for.
         unreadable: file -> why ("empty file", "not a video", "no decodable frame", ...).
         beyond: clip id -> that it starts where its video has ended.
@@ -32,6 +36,7 @@ class VideoCheck:
     unreadable: dict[str, str]
     beyond: dict[str, str]
     duplicates: tuple[tuple[str, ...], ...]
+    folders: bool = False
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -47,7 +52,7 @@ class VideoCheck:
             late = f"{len(self.beyond)} clips start beyond the end of their video"
             problems.append(f"{late}: {_some(self.beyond)}")
         if self.duplicates:
-            groups = [" = ".join(group) for group in self.duplicates]
+            groups = [_some(group, " = ") for group in self.duplicates]
             problems.append(f"{len(groups)} groups of videos are the same file: {_some(groups)}")
         return tuple(f"videos: {problem}" for problem in problems)
 
@@ -60,21 +65,29 @@ class _Probe:
     seconds: float = 0.0
 
 
-def check_videos(splits: Iterable[Split], videos_dir: Path, workers: int | None) -> VideoCheck:
+def check_videos(
+    splits: Iterable[Split], videos_dir: Path, workers: int | None, sampling: Sampling
+) -> VideoCheck:
     """Find the video of every clip, and open and begin to decode each file, on all cores.
+
+    sampling: the frame rule, which says whether a clip is a file or a folder of images.
 
     Raises FileNotFoundError where there is no videos_dir.
     """
+    from vtr_jax.data.frame_store.jobs import find_frame_folders
+
+    find = find_frame_folders if sampling.reads_folders else find_video_files
+    probe = functools.partial(_probe_folder, sampling=sampling)
     clips: dict[str, VideoClip] = {}
     found: dict[str, Path] = {}
     missing: dict[str, str] = {}
     for split in splits:
-        found_here, missing_here = find_video_files(split, videos_dir)
+        found_here, missing_here = find(split, videos_dir)
         found |= found_here
         missing |= missing_here
         clips |= {clip.clip_id: clip for clip in split.clips}
     paths = sorted(set(found.values()))
-    probes = _probe_all(paths, workers)
+    probes = _probe_all(paths, probe if sampling.reads_folders else _probe, workers)
     name = functools.partial(_short_name, videos_dir=videos_dir)
     beyond: dict[str, str] = {}
     for clip_id, path in found.items():
@@ -89,10 +102,13 @@ def check_videos(splits: Iterable[Split], videos_dir: Path, workers: int | None)
         unreadable={name(p): str(probes[p].reason) for p in paths if probes[p].reason is not None},
         beyond=beyond,
         duplicates=tuple(tuple(map(name, group)) for group in _same_content(paths)),
+        folders=sampling.reads_folders,
     )
 
 
-def _probe_all(paths: Sequence[Path], workers: int | None) -> dict[Path, _Probe]:
+def _probe_all(
+    paths: Sequence[Path], probe: Callable[[Path], _Probe], workers: int | None
+) -> dict[Path, _Probe]:
     from tqdm import tqdm
 
     from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
@@ -100,7 +116,7 @@ def _probe_all(paths: Sequence[Path], workers: int | None) -> dict[Path, _Probe]
     if not paths:
         return {}
     crashed = _Probe("crashes the decoder")
-    jobs = run_jobs(paths, _probe, lambda _: crashed, workers or usable_cores())
+    jobs = run_jobs(paths, probe, lambda _: crashed, workers or usable_cores())
     return dict(tqdm(jobs, total=len(paths), desc="videos", unit="file", disable=None))
 
 
@@ -116,9 +132,21 @@ def _probe(path: Path) -> _Probe:
     return _Probe(None, length.frame_count / length.fps)
 
 
+def _probe_folder(path: Path, sampling: Sampling) -> _Probe:
+    try:
+        for _ in sample_pictures(path, sampling).pictures:
+            break
+    except UnreadableVideo as error:
+        return _Probe(error.reason)
+    except ValueError as error:
+        return _Probe(str(error))
+    # Folders have no times: nothing starts behind their end.
+    return _Probe(None, math.inf)
+
+
 def _same_content(paths: Sequence[Path]) -> list[list[Path]]:
     by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in paths:
+    for path in filter(Path.is_file, paths):
         by_size[path.stat().st_size].append(path)
     by_hash: dict[str, list[Path]] = defaultdict(list)
     for size, alike in by_size.items():
@@ -139,7 +167,7 @@ def _short_name(path: Path, videos_dir: Path) -> str:
     return str(path.relative_to(videos_dir) if path.is_relative_to(videos_dir) else path)
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Iterable[str], between: str = ", ") -> str:
     names = list(names)
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return between.join(names[:_SHOWN]) + more

@@ -58,7 +58,7 @@ def list_jobs(
     different things by one clip id, a clip's times make no sense, or there is no clip.
     """
     splits = tuple(splits)
-    find = _find_folders if sampling.reads_folders else find_video_files
+    find = find_frame_folders if sampling.reads_folders else find_video_files
     clips: dict[str, VideoClip] = {}
     paths: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -77,7 +77,11 @@ def list_jobs(
     return jobs, missing
 
 
-def _find_folders(split: Split, videos_dir: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def find_frame_folders(split: Split, videos_dir: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find the folder of images of every clip: its file's name, with or without the extension.
+
+    Returns as find_video_files. Raises FileNotFoundError where videos_dir is no folder.
+    """
     if not videos_dir.is_dir():
         raise FileNotFoundError(f"{videos_dir}: no such folder, expected the one with the videos")
     found: dict[str, Path] = {}
