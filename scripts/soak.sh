@@ -10,6 +10,10 @@ echo "== converting an archive of ViT-L/14's size: peak memory"
 .venv/bin/python scripts/soak_conversion.py
 echo "== twenty kills at random moments: equal parameters"
 .venv/bin/python scripts/soak_kills.py
+echo "== preparing on Apache Beam (.cache/beam-venv: its bounds on other packages are narrower)"
+[ -x .cache/beam-venv/bin/python ] || .venv/bin/python -m venv .cache/beam-venv
+.cache/beam-venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,beam]"
+.cache/beam-venv/bin/python -m pytest tests/data/test_prepare_beam.py
 echo "== every recipe's train step compiled for eight TPU v5e chips"
 .venv/bin/python scripts/soak_compile.py
 echo "== one, two and four processes: equal losses, checkpoints and ranks"

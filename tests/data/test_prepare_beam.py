@@ -15,10 +15,11 @@ def beam():
     return BeamRunner("BundleBasedDirectRunner")  # DirectRunner itself, without a download first
 
 
+@pytest.mark.parametrize("name", ["DirectRunner", "BundleBasedDirectRunner"])
 def test_the_store_is_the_local_runs_byte_for_byte(
-    beam, prepare_small, tmp_path, whole_split, store_dir, contents
+    beam, prepare_small, tmp_path, whole_split, store_dir, contents, name
 ):
-    report = prepare_small(whole_split, beam_runner=beam)
+    report = prepare_small(whole_split, beam_runner=BeamRunner(name))
     assert (report.prepared, report.bad) == (10, ())
     assert contents(tmp_path / "store") == contents(store_dir)
 
@@ -32,7 +33,20 @@ def test_bad_videos_are_listed_and_good_ones_kept(beam, prepare_small, tmp_path,
     assert (report.already_done, report.prepared) == (1, 0)
 
 
-def test_without_beam_the_remedy_is_named(prepare_small, whole_split, monkeypatch):
+def test_without_beam_the_remedy_is_named(
+    prepare_small, tmp_path, whole_split, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ValueError, match=r"not installed: pip install 'vtr_jax\[beam\]'"):
         prepare_small(whole_split, beam_runner=BeamRunner("DirectRunner"))
+    assert not (tmp_path / "store").exists()
+    assert "prepare (" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["DirektRunner", "no.such.Runner"])
+def test_an_unknown_runner_is_refused_before_any_work(
+    beam, prepare_small, tmp_path, whole_split, name
+):
+    with pytest.raises(ValueError, match=f"beam_runner '{name}': "):
+        prepare_small(whole_split, beam_runner=BeamRunner(name))
+    assert not (tmp_path / "store").exists()

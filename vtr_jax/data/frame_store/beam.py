@@ -10,11 +10,15 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtr_jax.data.frame_store.jobs import ClipJob
 from vtr_jax.data.frame_store.part import PartFolder
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.files import write_atomically
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +31,11 @@ class BeamRunner:
     name: str
     options: tuple[str, ...] = ()
 
-    def run(
-        self, jobs: Sequence[ClipJob], parts: PartFolder
-    ) -> Iterator[tuple[ClipJob, BadClip | None]]:
-        """Makes the part file of every job; yields (job, why it is bad or None) at the end.
+    def check(self) -> beam.Pipeline:
+        """Returns an empty pipeline of this runner; nothing runs yet.
 
-        A job whose part is there already is not decoded again when Beam tries a bundle twice.
-        Raises ValueError where Beam is not installed.
+        Raises ValueError where Beam is not installed, or knows no such runner or refuses the
+        options.
         """
         try:
             import apache_beam as beam
@@ -42,9 +44,22 @@ class BeamRunner:
             raise ValueError(
                 "beam_runner needs Apache Beam, which is not installed: pip install 'vtr_jax[beam]'"
             ) from error
+        try:
+            return beam.Pipeline(options=PipelineOptions([f"--runner={self.name}", *self.options]))
+        except (AttributeError, ImportError, ValueError) as error:
+            raise ValueError(f"beam_runner {self.name!r}: {error}") from error
 
-        options = PipelineOptions([f"--runner={self.name}", *self.options])
-        with beam.Pipeline(options=options) as pipeline:
+    def run(
+        self, jobs: Sequence[ClipJob], parts: PartFolder
+    ) -> Iterator[tuple[ClipJob, BadClip | None]]:
+        """Makes the part file of every job; yields (job, why it is bad or None) at the end.
+
+        A job whose part is there already is not decoded again when Beam tries a bundle twice.
+        """
+        pipeline = self.check()
+        import apache_beam as beam
+
+        with pipeline:
             _ = (
                 pipeline
                 | "clips" >> beam.Create(list(jobs))

@@ -101,6 +101,8 @@ def prepare(
             "expected workers of 1 or more, max_bad_share from 0 to 1 and shard_bytes of 1 or "
             f"more, got {workers}, {max_bad_share} and {shard_bytes}"
         )
+    if beam_runner is not None:
+        beam_runner.check()
     splits = (splits,) if isinstance(splits, Split) else tuple(splits)
     jobs, missing = list_jobs(splits, Path(videos_dir), made_with.sampling)
     folder = Path(store_dir)
