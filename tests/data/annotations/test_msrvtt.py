@@ -274,7 +274,7 @@ def test_data_file_under_another_name(folder):
     (folder / "other.json").write_text('{"videos": []}')
     assert read_msrvtt(folder, "train").sha256() == expected
     shutil.copyfile(folder / "captions.json", folder / "copy.json")
-    with pytest.raises(ValueError, match="as data_file: captions.json, copy.json"):
+    with pytest.raises(ValueError, match="as --data_file: captions.json, copy.json"):
         read_msrvtt(folder, "train")
     assert read_msrvtt(folder, "train", data_file=folder / "copy.json").sha256() == expected
 

@@ -213,7 +213,7 @@ def test_missing_and_doubled_files(folder):
     with pytest.raises(FileNotFoundError, match="none.pkl: no such annotation file"):
         read_msvd(folder, "train", captions_file=folder / "none.pkl")
     (folder / "raw-captions.pkl").write_bytes(pickle.dumps(CAPTIONS))
-    with pytest.raises(ValueError, match="pass one as captions_file"):
+    with pytest.raises(ValueError, match="pass one as --captions_file"):
         read_msvd(folder, "train")
     (folder / "raw-captions.pkl").unlink()
     (folder / "captions_msvd.json").unlink()
@@ -229,3 +229,11 @@ def test_the_unpickler_alone_finds_nothing_to_call(folder, monkeypatch):
     with pytest.raises(ValueError, match="it names .*; nothing in it was run"):
         read_msvd(folder, "train", captions_file=path)
     assert not (folder / "touched").exists()
+
+
+def test_a_captions_file_is_looked_for_in_the_working_directory(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    (folder / "mine.json").write_text('{"a": ["a cat"]}')
+    expected = r"--captions_file=mine.json: no such annotation file in the working directory, .*; "
+    with pytest.raises(FileNotFoundError, match=expected + "did you mean --captions_file=.*mine"):
+        read_msvd(folder, "train", captions_file="mine.json")

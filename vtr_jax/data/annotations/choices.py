@@ -71,6 +71,20 @@ def annotation_folder(path: str | os.PathLike[str], holding: str, split: str, sy
     return folder
 
 
+def given_annotation(option: str, file: str | os.PathLike[str], folder: Path) -> Path:
+    """The annotation file that an option names, as seen from the working directory.
+
+    Raises FileNotFoundError, saying whether `folder` has one of that name, where there is none.
+    """
+    path = Path(file)
+    if path.is_file():
+        return path
+    looked = "" if path.is_absolute() else f" in the working directory, {Path.cwd()}"
+    beside = folder / path
+    hint = f"; did you mean --{option}={beside}?" if beside.is_file() and beside != path else ""
+    raise FileNotFoundError(f"--{option}={file}: no such annotation file{looked}{hint}")
+
+
 def find_annotation(folder: Path, names: Iterable[str], split: str) -> Path:
     """The first of `names` that is a file in `folder`.
 

@@ -72,7 +72,7 @@ def read_msrvtt(
     if split == "val" and train_list != "full":
         raise MissingSplit(
             f"MSR-VTT's validation videos, all or most, are in its {train_list} training list; use "
-            "train_list='full', or split='test' to select on the test set as the originals do"
+            "--train_list=full, or the test split to select on it as the originals do"
         )
     names = {"train": TRAIN_LISTS[train_list], "val": VAL_LISTS, "test": TEST_LISTS[test_list]}
     list_path = find_annotation(folder, names[split], split)

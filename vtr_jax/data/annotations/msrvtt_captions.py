@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations.choices import MissingSplit
+from vtr_jax.data.annotations.choices import MissingSplit, given_annotation
 from vtr_jax.data.annotations.listed import require_captions
 from vtr_jax.data.annotations.rows import read_json
 
@@ -21,9 +21,11 @@ def captions_of_videos(
     Raises MissingSplit where no file has them, FileNotFoundError where data_file is not there, and
     ValueError for files that are not as expected.
     """
-    path = folder / DATA_FILE if data_file is None else Path(data_file)
-    if data_file is None and not path.is_file():
-        path = _search_data(folder, list_path)
+    if data_file is not None:
+        path = given_annotation("data_file", data_file, folder)
+    else:
+        path = folder / DATA_FILE
+        path = path if path.is_file() else _search_data(folder, list_path)
     data = read_json(path)
     if not _has_captions(data):
         raise ValueError(f"{path}: expected an object with the lists 'videos' and 'sentences'")
@@ -45,11 +47,12 @@ def _search_data(folder: Path, list_path: Path) -> Path:
     if not fitting:
         raise MissingSplit(
             f"{list_path.name} needs {folder / DATA_FILE}: no such file, and no other JSON file "
-            "beside it holds 'videos' and 'sentences': fetch MSR-VTT's captions, or pass data_file"
+            "beside it holds 'videos' and 'sentences': fetch MSR-VTT's captions, or pass "
+            "--data_file=FILE"
         )
     if len(fitting) > 1:
         names = ", ".join(path.name for path in fitting)
-        raise ValueError(f"{folder}: several files hold captions, pass one as data_file: {names}")
+        raise ValueError(f"{folder}: several files hold captions, pass one as --data_file: {names}")
     return fitting[0]
 
 

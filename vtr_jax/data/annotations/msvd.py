@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.annotations.choices import MissingCaptions, annotation_folder, find_annotation
+from vtr_jax.data.annotations.choices import (
+    MissingCaptions,
+    annotation_folder,
+    find_annotation,
+    given_annotation,
+)
 from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
 from vtr_jax.data.annotations.plain_pickle import read_plain_pickle
 from vtr_jax.data.annotations.rows import read_json
@@ -47,7 +52,10 @@ def read_msvd(
     list_path = find_annotation(folder, [f"{split}_list.txt"], split)
     ids = read_list(list_path)
     clips = [VideoClip(video_id, f"{video_id}.avi") for video_id in ids]
-    captions_path = Path(captions_file) if captions_file else _captions_path(folder, split, clips)
+    if captions_file is None:
+        captions_path = _captions_path(folder, split, clips)
+    else:
+        captions_path = given_annotation("captions_file", captions_file, folder)
     data = _read_captions(captions_path)
     listed = {each: data[each] for each in ids if each in data}
     captions_of = {each: _texts(captions_path, each, of_it) for each, of_it in listed.items()}
@@ -66,7 +74,7 @@ def _captions_path(folder: Path, split: str, clips: list[VideoClip]) -> Path:
     if len(there) > 1:
         raise ValueError(
             f"{folder}: holds {' and '.join(CAPTION_FILES)}, which spell some captions "
-            "differently; pass one as captions_file"
+            "differently; pass one as --captions_file=FILE"
         )
     return there[0]
 

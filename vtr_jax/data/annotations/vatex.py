@@ -13,6 +13,7 @@ from vtr_jax.data.annotations.choices import (
     annotation_folder,
     check_choice,
     find_annotation,
+    given_annotation,
 )
 from vtr_jax.data.annotations.listed import grouped_split, read_list, require_captions
 from vtr_jax.data.annotations.rows import read_json
@@ -60,7 +61,10 @@ def read_vatex(
     list_name = TEST_LISTS[test_list] if split == "test" else f"{split}_list.txt"
     list_path = find_annotation(folder, [list_name], split)
     ids = read_list(list_path)
-    paths = _caption_paths(folder) if captions_file is None else [Path(captions_file)]
+    if captions_file is None:
+        paths = _caption_paths(folder)
+    else:
+        paths = [given_annotation("captions_file", captions_file, folder)]
     if not paths:
         raise MissingCaptions(
             f"split {split!r} ({len(ids)} videos in {list_name}) needs {DATA_FILE}, or "

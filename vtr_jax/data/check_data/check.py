@@ -78,7 +78,8 @@ def check_data(
         videos=videos,
         problems=(
             *problems,
-            *itertools.chain.from_iterable(check.problems for check in [*checks, *lists]),
+            *itertools.chain.from_iterable(check.problems for check in checks),
+            *itertools.chain.from_iterable(check.problems for check in lists),
             *_overlap_problems(overlaps),
             *(videos.problems if videos else ()),
         ),

@@ -77,7 +77,7 @@ def check_videos(
     from vtr_jax.data.frame_store.jobs import find_frame_folders
 
     find = find_frame_folders if sampling.reads_folders else find_video_files
-    probe = functools.partial(_probe_folder, sampling=sampling)
+    probe_one = functools.partial(_probe_folder, sampling=sampling)
     clips: dict[str, VideoClip] = {}
     found: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -87,7 +87,7 @@ def check_videos(
         missing |= missing_here
         clips |= {clip.clip_id: clip for clip in split.clips}
     paths = sorted(set(found.values()))
-    probes = _probe_all(paths, probe if sampling.reads_folders else _probe, workers)
+    probes = _probe_all(paths, probe_one if sampling.reads_folders else _probe, workers)
     name = functools.partial(_short_name, videos_dir=videos_dir)
     beyond: dict[str, str] = {}
     for clip_id, path in found.items():
