@@ -125,15 +125,36 @@ def test_unfinished_work_with_other_settings_is_refused(prepare_small, split_of_
         ({"frame_rule": "decord", "framerate": 0}, "framerate: expected a whole number, 1 or"),
         ({"encoding": "png", "jpeg_quality": 50}, "jpeg_quality: encoding 'png' does not read"),
         ({"min_frames": 0}, "min_frames: expected a whole number, 1 or more"),
-        ({"workers": 0}, "workers of 1 or more"),
-        ({"max_bad_share": 1.1}, "max_bad_share from 0 to 1"),
-        ({"shard_bytes": 0}, "shard_bytes of 1 or more"),
+        ({"workers": 0}, "workers: expected 1 or more, got 0"),
+        ({"max_bad_share": 1.1}, "max_bad_share: expected a share from 0 to 1, got 1.1"),
+        ({"shard_bytes": 0}, "shard_bytes: expected 1 or more, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(prepare_small, tmp_path, whole_split, options, said):
     with pytest.raises(ValueError, match=said):
         prepare_small(whole_split, **options)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_is_a_file_or_the_videos_folder_is_refused(
+    prepare_small, tmp_path, videos, whole_split
+):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(NotADirectoryError, match="file: is a file, expected the folder of a frame"):
+        prepare_small(whole_split, tmp_path / "file")
+    with pytest.raises(OSError, match=r"file/store: the store's folder cannot be made there"):
+        prepare_small(whole_split, tmp_path / "file" / "store")
+    with pytest.raises(ValueError, match="videos: is the folder of the videos, expected a folder"):
+        prepare_small(whole_split, videos / ".." / "videos")
+
+
+def test_a_store_inside_the_videos_folder_is_warned_of(
+    prepare_small, videos, split_of_files, caplog
+):
+    split = split_of_files(["clip0.mp4"])
+    assert prepare_small(split, videos / "store").prepared == 1
+    assert "store: the store lies inside the folder of the videos" in caplog.text
+    assert prepare_small(split, videos / "store").already_done == 1
 
 
 def test_clips_that_contradict_each_other_are_refused(prepare_small, whole_split):

@@ -177,11 +177,19 @@ def test_folders_of_frames(tmp_path, frame_folders, rule, options, numbers):
     reasons = {bad.clip_id: bad.reason for bad in report.bad}
     assert reasons["lost"].startswith("missing: lost: no such folder")
     assert reasons["empty"].startswith("empty folder: no image files")
-    assert ("few" in reasons) == (rule == "emcl_folder")
+    few = "cannot be read: 3 image files: EMCL-Net ignores folders of 5 or fewer"
+    assert reasons.get("few") == (few if rule == "emcl_folder" else None)
     damaged = rule != "cap4video_segments_folder"  # that rule does not open the first file
     assert reasons.get("damaged", "").startswith("not an image: damaged") == damaged
     again = store_of(tmp_path, frame_folders, names, frame_rule=rule, **options)[1]
     assert (again.prepared, again.bad) == (0, report.bad)
+
+
+def test_folders_of_frames_under_a_rule_for_videos_name_the_rules_for_folders(
+    tmp_path, frame_folders
+):
+    with pytest.raises(TooManyBadVideos, match=r"whole is a folder.*--frame_rule=\.\.\._folder"):
+        store_of(tmp_path, frame_folders, ["whole.mp4", "few", "lost"])
 
 
 def test_a_changed_picture_in_a_folder_is_noticed(tmp_path, frame_folders):

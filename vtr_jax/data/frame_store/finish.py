@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ from vtr_jax.data.frame_store.shards import (
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.files import write_atomically
 
+_log = logging.getLogger(__name__)
 WORK_FOLDER = ".work"
 _WORK_SETTINGS = "settings.json"
 _PARTS = "parts"
@@ -46,6 +48,34 @@ def explained_full_disk(store_dir: Path) -> Iterator[None]:
         raise OSError(
             f"{store_dir}: the disk is full ({error.strerror}); make room and run the same "
             "command again: finished clips are kept, and a store that was there can be read on"
+        ) from error
+
+
+def require_store_folder(store_dir: Path, videos_dir: Path) -> None:
+    """Raises ValueError or OSError where no store can be made; warns of one among the videos."""
+    if store_dir.exists() and not store_dir.is_dir():
+        raise NotADirectoryError(f"{store_dir}: is a file, expected the folder of a frame store")
+    store, videos = store_dir.resolve(), videos_dir.resolve()
+    if store == videos:
+        raise ValueError(
+            f"{store_dir}: is the folder of the videos, expected a folder of the store's own"
+        )
+    if store.is_relative_to(videos):
+        _log.warning(
+            "%s: the store lies inside the folder of the videos, %s; that works, but the two are "
+            "then moved, copied and searched together",
+            store_dir,
+            videos_dir,
+        )
+    try:
+        store_dir.parent.mkdir(parents=True, exist_ok=True)
+        if not store_dir.exists():
+            store_dir.mkdir()
+            store_dir.rmdir()
+    except OSError as error:
+        raise OSError(
+            f"{store_dir}: the store's folder cannot be made there ({error.strerror}); expected a "
+            "place that may be written"
         ) from error
 
 

@@ -52,9 +52,11 @@ def make_part(job: ClipJob, settings: StoreSettings) -> Part | BadClip:
         part = _decoded_part(job, settings)
     except UnreadableVideo as error:
         return BadClip(job.clip_id, job.file, f"{error.reason}: {error.message}")
-    except (OSError, ValueError, MemoryError, av.FFmpegError) as error:
+    except (OSError, ValueError, av.FFmpegError) as error:
         # settings and times were checked before the first job: what is left lies in the file
-        return BadClip(job.clip_id, job.file, f"cannot be read: {type(error).__name__}: {error}")
+        return BadClip(job.clip_id, job.file, f"cannot be read: {error}")
+    except MemoryError:
+        return BadClip(job.clip_id, job.file, "cannot be read: not enough memory for its pictures")
     if len(part.frames) < settings.min_frames:
         found = f"too short: {len(part.frames)} frames, at least {settings.min_frames} wanted"
         return BadClip(job.clip_id, job.file, found)

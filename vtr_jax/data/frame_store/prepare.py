@@ -26,6 +26,7 @@ from vtr_jax.data.frame_store.finish import (
     explained_full_disk,
     install_ready_store,
     open_work,
+    require_store_folder,
 )
 from vtr_jax.data.frame_store.jobs import ClipJob, list_jobs
 from vtr_jax.data.frame_store.part import PartFolder
@@ -96,16 +97,13 @@ def prepare(
     """
     made_with = StoreSettings(**settings)
     workers = usable_cores() if workers is None else workers
-    if workers < 1 or not 0 <= max_bad_share <= 1 or shard_bytes < 1:
-        raise ValueError(
-            "expected workers of 1 or more, max_bad_share from 0 to 1 and shard_bytes of 1 or "
-            f"more, got {workers}, {max_bad_share} and {shard_bytes}"
-        )
+    _require_ranges(workers, max_bad_share, shard_bytes)
     if beam_runner is not None:
         beam_runner.check()
     splits = (splits,) if isinstance(splits, Split) else tuple(splits)
     jobs, missing = list_jobs(splits, Path(videos_dir), made_with.sampling)
     folder = Path(store_dir)
+    require_store_folder(folder, Path(videos_dir))
 
     def on_this_machine(todo: list[ClipJob], parts: PartFolder) -> Outcomes:
         return run_jobs(todo, parts.make, _crashed, workers)
@@ -116,6 +114,15 @@ def prepare(
         run.sort_out(jobs, missing, verify)
         run.decode(on_this_machine if beam_runner is None else beam_runner.run)
         return run.finish(shard_bytes)
+
+
+def _require_ranges(workers: int, max_bad_share: float, shard_bytes: int) -> None:
+    if workers < 1:
+        raise ValueError(f"workers: expected 1 or more, got {workers}")
+    if not 0 <= max_bad_share <= 1:
+        raise ValueError(f"max_bad_share: expected a share from 0 to 1, got {max_bad_share}")
+    if shard_bytes < 1:
+        raise ValueError(f"shard_bytes: expected 1 or more, got {shard_bytes}")
 
 
 def _overlaps(splits: tuple[Split, ...]) -> dict[str, list[str]]:
