@@ -69,6 +69,26 @@ def video_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def faststart(tmp_path_factory) -> Path:
+    """whole.mp4, ten seconds with its index in front; half of it, and one with a hole of zeros."""
+    folder = tmp_path_factory.mktemp("faststart")
+    rng = np.random.default_rng(0)
+    with av.open(str(folder / "whole.mp4"), "w", options={"movflags": "faststart"}) as file:
+        stream = file.add_stream("libx264", rate=10, options={"g": "10", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(100):
+            picture = rng.integers(0, 255, (48, 64, 3), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        file.mux(stream.encode(None))
+    content = (folder / "whole.mp4").read_bytes()
+    assert content.find(b"moov") < content.find(b"mdat")
+    third = len(content) // 3
+    (folder / "half.mp4").write_bytes(content[: len(content) // 2])
+    (folder / "hole.mp4").write_bytes(content[:third] + bytes(third) + content[2 * third :])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def whole_split() -> Split:
     """All ten whole files, two captions each."""
     return _split_of_files([f"clip{number}.mp4" for number in range(len(LENGTHS))])

@@ -261,6 +261,21 @@ def test_videos_of_every_kind(table, doubtful_videos):
     assert "5 files for 7 clips; 1 clips without one" in report_text(report)
 
 
+def test_videos_that_end_early_are_a_problem(tmp_path, faststart):
+    """A file whose index stands in front opens whole, however much of it is there."""
+    path = tmp_path / "own.csv"
+    names = ("whole", "half", "hole")
+    path.write_text("video,caption\n" + "".join(f"{name}.mp4,{name}\n" for name in names))
+    report = check_data("table", path, videos_dir=faststart, workers=1)
+    assert report.videos.early == {
+        "half.mp4": "no frame 89 of 100",
+        "hole.mp4": "no frame 44 of 100",
+    }
+    (problem,) = report.problems
+    assert problem.startswith("videos: 2 of 3 videos end early or are damaged inside: half.mp4 (no")
+    assert "2 that end early" in report_text(report)
+
+
 @pytest.fixture
 def folders_of_frames(table, tmp_path) -> Path:
     """clip0 whole, clip1 without images, clip2 of damaged ones, clip3 a file."""

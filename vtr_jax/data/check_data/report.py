@@ -175,7 +175,8 @@ def _video_lines(videos: VideoCheck | None) -> list[str]:
     return [
         f"videos: {videos.files} {kind} for {videos.clips} clips; {len(videos.missing)} clips "
         f"without one, {len(videos.beyond)} beyond its end; {len(videos.unreadable)} {kind} "
-        f"unreadable, {len(videos.duplicates)} groups of equal files"
+        f"unreadable, {len(videos.early)} that end early, {len(videos.duplicates)} groups of equal "
+        "files"
     ]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtr_jax.data.decode import UnreadableVideo, frames_at, stated_length
+from vtr_jax.data.check_data.probe import Probe, probe_file, probe_folder
 from vtr_jax.data.frame_rules import Sampling
-from vtr_jax.data.sampling import sample_pictures
 from vtr_jax.data.split import Split, VideoClip, find_video_files
 
 _SHOWN = 5
@@ -26,7 +24,8 @@ class VideoCheck:
             folders of images. folders: whether it is these that the frame rule reads.
         missing: clip id -> what was looked for.
         unreadable: file -> why ("empty file", "not a video", "no decodable frame", ...).
-        beyond: clip id -> that it starts where its video has ended.
+        early: file -> which frame cannot be decoded, of those that go on no further or have damage
+            inside. beyond: clip id -> that it starts where its video has ended.
         duplicates: groups of files with the same content.
     """
 
@@ -34,6 +33,7 @@ class VideoCheck:
     files: int
     missing: dict[str, str]
     unreadable: dict[str, str]
+    early: dict[str, str]
     beyond: dict[str, str]
     duplicates: tuple[tuple[str, ...], ...]
     folders: bool = False
@@ -48,6 +48,10 @@ class VideoCheck:
         for reason, count in Counter(self.unreadable.values()).items():
             files = [file for file, why in self.unreadable.items() if why == reason]
             problems.append(f"{count} of {self.files} videos: {reason}: {_some(files)}")
+        if self.early:
+            texts = [f"{file} ({how})" for file, how in self.early.items()]
+            cut = f"{len(self.early)} of {self.files} videos end early or are damaged inside"
+            problems.append(f"{cut}: {_some(texts)}")
         if self.beyond:
             late = f"{len(self.beyond)} clips start beyond the end of their video"
             problems.append(f"{late}: {_some(self.beyond)}")
@@ -57,18 +61,10 @@ class VideoCheck:
         return tuple(f"videos: {problem}" for problem in problems)
 
 
-@dataclass(frozen=True)
-class _Probe:
-    """What one file gave: why it cannot be read, or its length in seconds."""
-
-    reason: str | None
-    seconds: float = 0.0
-
-
 def check_videos(
     splits: Iterable[Split], videos_dir: Path, workers: int | None, sampling: Sampling
 ) -> VideoCheck:
-    """Find the video of every clip, and open and begin to decode each file, on all cores.
+    """Find the video of every clip, and decode a few frames of each file, on all cores.
 
     sampling: the frame rule, which says whether a clip is a file or a folder of images.
 
@@ -77,7 +73,7 @@ def check_videos(
     from vtr_jax.data.frame_store.jobs import find_frame_folders
 
     find = find_frame_folders if sampling.reads_folders else find_video_files
-    probe_one = functools.partial(_probe_folder, sampling=sampling)
+    probe_one = functools.partial(probe_folder, sampling=sampling)
     clips: dict[str, VideoClip] = {}
     found: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -87,7 +83,7 @@ def check_videos(
         missing |= missing_here
         clips |= {clip.clip_id: clip for clip in split.clips}
     paths = sorted(set(found.values()))
-    probes = _probe_all(paths, probe_one if sampling.reads_folders else _probe, workers)
+    probes = _probe_all(paths, probe_one if sampling.reads_folders else probe_file, workers)
     name = functools.partial(_short_name, videos_dir=videos_dir)
     beyond: dict[str, str] = {}
     for clip_id, path in found.items():
@@ -100,6 +96,7 @@ def check_videos(
         files=len(paths),
         missing=missing,
         unreadable={name(p): str(probes[p].reason) for p in paths if probes[p].reason is not None},
+        early={name(p): str(probes[p].early) for p in paths if probes[p].early is not None},
         beyond=beyond,
         duplicates=tuple(tuple(map(name, group)) for group in _same_content(paths)),
         folders=sampling.reads_folders,
@@ -107,41 +104,17 @@ def check_videos(
 
 
 def _probe_all(
-    paths: Sequence[Path], probe: Callable[[Path], _Probe], workers: int | None
-) -> dict[Path, _Probe]:
+    paths: Sequence[Path], probe: Callable[[Path], Probe], workers: int | None
+) -> dict[Path, Probe]:
     from tqdm import tqdm
 
     from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 
     if not paths:
         return {}
-    crashed = _Probe("crashes the decoder")
+    crashed = Probe("crashes the decoder")
     jobs = run_jobs(paths, probe, lambda _: crashed, workers or usable_cores())
     return dict(tqdm(jobs, total=len(paths), desc="videos", unit="file", disable=None))
-
-
-def _probe(path: Path) -> _Probe:
-    try:
-        length = stated_length(path)
-        if length.fps <= 0 or length.frame_count <= 0:
-            return _Probe("no frames")
-        if next(frames_at(path, [0], thread_type="NONE"), None) is None:
-            return _Probe("no decodable frame")
-    except UnreadableVideo as error:
-        return _Probe(error.reason)
-    return _Probe(None, length.frame_count / length.fps)
-
-
-def _probe_folder(path: Path, sampling: Sampling) -> _Probe:
-    try:
-        for _ in sample_pictures(path, sampling).pictures:
-            break
-    except UnreadableVideo as error:
-        return _Probe(error.reason)
-    except ValueError as error:
-        return _Probe(str(error))
-    # Folders have no times: nothing starts behind their end.
-    return _Probe(None, math.inf)
 
 
 def _same_content(paths: Sequence[Path]) -> list[list[Path]]:
