@@ -350,6 +350,7 @@ def test_command_writes_json_and_tells_by_its_exit_code(table, doubtful_videos, 
         (["--output=/none/here/report.json"], "expected a file in a folder that exists"),
         (["--splits="], "splits names nothing"),
         (["--max_words=2"], "max_words is 2, expected at least 3"),
+        (["--workers=0"], "workers is 0, expected at least 1"),
     ],
 )
 def test_what_cannot_be_asked_for(table, tmp_path, capsys, arguments, message):

@@ -126,6 +126,14 @@ def test_what_does_not_fit_is_refused(request_for, tmp_path, changes, error, mes
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("below", ["", "/report"])
+def test_a_report_in_place_of_a_file_is_refused_before_work(request_for, tmp_path, below):
+    (tmp_path / "notes").write_text("kept")
+    with pytest.raises(ValueError, match="notes is a file, expected a folder"):
+        run_evaluation(request_for(output=f"{tmp_path}/notes{below}", checkpoint="nowhere"))
+    assert (tmp_path / "notes").read_text() == "kept"
+
+
 def test_frames_of_another_resolution_are_refused(request_for, tiny_retriever, tmp_path):
     retriever = tiny_retriever("clip4clip")
     write_retriever(tmp_path / "other", retriever.config, retriever.params)

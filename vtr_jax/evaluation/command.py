@@ -19,7 +19,7 @@ from vtr_jax.evaluation.evaluate import (
     protocol_card,
     require_resolution,
 )
-from vtr_jax.evaluation.report import format_report, write_report
+from vtr_jax.evaluation.report import format_report, require_folder, write_report
 from vtr_jax.evaluation.scoring import EmclScoring
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.run_record import RUN_FILE
@@ -88,6 +88,8 @@ def run_evaluation(request: EvaluationRequest) -> str:
     Raises ValueError or FileNotFoundError before encoding for what does not fit together: no
     such split, clips missing from the store, frames of another resolution.
     """
+    if request.output:
+        require_folder(request.output)
     mesh = make_mesh()
     settings = _settings(request)
     split = read_split(

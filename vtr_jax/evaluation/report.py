@@ -51,6 +51,13 @@ def write_report(
     return directory / JSON_FILE
 
 
+def require_folder(directory: Path | str) -> None:
+    """Raise ValueError where a report cannot be written: the path, or one above it, is a file."""
+    for path in (Path(directory), *Path(directory).parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"--output={directory}: {path} is a file, expected a folder")
+
+
 def read_report(directory: Path | str) -> tuple[ProtocolCard, dict[str, dict[str, float]]]:
     """Returns the protocol card and the results that `write_report` wrote.
 

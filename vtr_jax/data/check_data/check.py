@@ -59,6 +59,8 @@ def check_data(
     max_words = default_max_words(dataset) if max_words is None else max_words
     if max_words < MIN_MAX_WORDS:
         raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}, expected at least 1")
     read, listed, missing, problems = _read(dataset, annotations, splits, options)
     checks = [check_split(split, options, max_words) for split in read]
     lists = [check_list(split, options) for split in listed]
