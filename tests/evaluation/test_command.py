@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from vtr_jax.checkpoint import load_retriever, write_retriever
+from vtr_jax.data.annotations import read_split
+from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
 from vtr_jax.evaluation.evaluate import retriever_sha256
 from vtr_jax.evaluation.report import read_report
@@ -151,3 +155,27 @@ def test_a_run_without_checkpoints_and_one_with_a_torn_record(request_for, tiny_
     (young / "run.json").write_text('{"data": ')
     with pytest.raises(ValueError, match="run.json: damaged"):
         run_evaluation(request_for(checkpoint=str(young)))
+
+
+def test_a_damaged_record_ends_in_one_line_and_nothing_else(
+    tiny_run, tiny_dataset, tiny_store, tmp_path
+):
+    """A process of its own: TensorFlow writes past Python's standard error, and at its end."""
+    store = FrameStore.open(shutil.copytree(tiny_store, tmp_path / "store"))
+    clip = read_split("table", tiny_dataset.captions_file, "test").clips[0].clip_id
+    row = store.index_of(clip)
+    shard = store.directory / str(store.index.shard_names[store.index.shards[row]])
+    content = bytearray(shard.read_bytes())
+    content[int(store.index.offsets[row]) + int(store.index.lengths[row]) // 2] ^= 1
+    shard.write_bytes(content)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "vtr_jax.cli", "evaluate", f"--checkpoint={tiny_run}"),
+            *(f"--annotations={tiny_dataset.captions_file}", f"--store={store.directory}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert f"record of clip '{clip}' is damaged; run the same `vtr prepare` again" in line
