@@ -4,7 +4,9 @@
     python benchmarks/data_feeding.py /tmp/videos --output feeding.jsonl
 
 A clip is 12 frames of 224 x 224, uniform among one a second. Every way runs in one process on the
-same videos (data_videos.py), round after round; a JSON line each, then one table of medians.
+same videos, round after round; a JSON line each, then one table of medians. The videos are rendered
+ones (data_videos.py) of two sizes, and ../shared/videos/video7500.mp4 (MSR-VTT's, compressed to 3
+frames a second as the originals do) where it is there: `--videos video7500` measures that alone.
 CPU seconds are the process's user and system time, all threads together; on a shared machine they
 hold where frames a second of wall time do not.
 """
@@ -37,6 +39,7 @@ from vtr_jax.data.text import tokenize
 from vtr_jax.data.video import read_video
 
 FRAMES, SIDE, BATCH = 12, 224, 3
+RECORDED = Path(__file__).parents[2] / "shared" / "videos" / "video7500.mp4"
 STORES: dict[str, dict[str, Any]] = {
     "store": {},
     "store q85": {"jpeg_quality": 85},
@@ -45,10 +48,20 @@ STORES: dict[str, dict[str, Any]] = {
 
 
 def split_of(videos: list[Path]) -> Split:
-    """One clip and caption a video file."""
-    clips = tuple(VideoClip(path.stem, path.name) for path in videos)
+    """One clip and caption a video file; one that comes again is another clip."""
+    clips = tuple(VideoClip(f"{path.stem}-{n}", path.name) for n, path in enumerate(videos))
     captions = tuple(f"a video named {clip.clip_id}" for clip in clips)
     return Split("benchmark", "train", clips, captions, np.arange(len(clips)))
+
+
+def videos_of(folder: Path, names: list[str]) -> dict[str, list[Path]]:
+    """The videos of each name; rendered ones are made in `folder`, absent recorded ones skipped."""
+    videos = render_all(folder, 24, 3) if {"small", "large"} & set(names) else {}
+    if RECORDED.exists():
+        videos[RECORDED.stem] = [RECORDED] * BATCH
+    else:
+        print(f"{RECORDED} is not there: no row of it")
+    return {name: paths for name, paths in videos.items() if name in names}
 
 
 def read_opencv(path: Path) -> np.ndarray:
@@ -161,10 +174,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=120, help="from a store, a round")
+    parser.add_argument("--videos", default="small,large,video7500", help="which, with commas")
     parser.add_argument("--only", default="", help="a pattern in the names of the ways to run")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    videos = render_all(arguments.folder, 24, 3)
+    videos = videos_of(arguments.folder, arguments.videos.split(","))
     with tempfile.TemporaryDirectory() as stores:
         ways = ways_to_read(videos, Path(stores), arguments.batches)
         ways = {name: way for name, way in ways.items() if re.search(arguments.only, name)}
