@@ -65,6 +65,12 @@ def test_every_field_is_shown():
     assert ["options", "none"] in [line.split() for line in text.splitlines()]
 
 
+def test_a_frame_rule_without_a_rate_has_none():
+    card = make_card(frame_rate=None, frame_rule="xpool")
+    assert "the rule's" in card.text()
+    assert ProtocolCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
+
+
 def test_choosing_on_the_test_split_is_said_loudly():
     assert "TEST SPLIT" in make_card(selection="test split").text()
 
