@@ -66,7 +66,7 @@ def test_clips_have_the_frames_it_has_learned_a_matrix_for(retriever, tiny_batch
 
 
 def test_training_wants_a_text_for_every_video(retriever, features):
-    with pytest.raises(ValueError, match="9 texts with 6 videos: in training every video"):
+    with pytest.raises(ValueError, match="got 9 texts and 6 videos"):
         retriever.loss(*features)
 
 
