@@ -17,9 +17,10 @@ ruff format --check .
 echo "== types"
 mypy
 echo "== tests"
-pytest --durations=20 "$@"
+parallel=(--numprocesses=auto --maxprocesses=4 --dist=loadfile)
+pytest "${parallel[@]}" --durations=20 "$@"
 echo "== models and one case a system in flax's tree mode"
 NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false \
-    pytest tests/models tests/parity/test_models.py -k "not test_case or vit-p32 \
+    pytest "${parallel[@]}" tests/models tests/parity/test_models.py -k "not test_case or vit-p32 \
     or seqTransf-2d or wti1_none_cdcr3 or seqtransf_2layers or seqtransf_hyper or strongpatch \
     or evl_meanp"

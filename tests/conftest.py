@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import os
 import zlib
 from collections.abc import Callable
@@ -49,6 +50,22 @@ def _jax_settings():
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, worker))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_memory_mappings():
+    """Drops compiled programs before Linux's limit of mappings for a process is reached.
+
+    Each program that XLA compiles for the CPU holds a few mappings for good; past the limit
+    (vm.max_map_count, 65,530 by default) the next compilation ends in a segmentation fault.
+    """
+    import jax
+
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
