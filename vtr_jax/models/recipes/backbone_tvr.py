@@ -11,7 +11,7 @@ from jax import Array
 
 from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.features import TextFeatures, VideoFeatures
-from vtr_jax.models.interactions.token_wise import BACKBONE_TVR_MASKED, token_wise_scores
+from vtr_jax.models.interactions.token_wise import BACKBONE_TVR_MASKED
 from vtr_jax.models.module_spec import ModuleSpec
 from vtr_jax.models.recipes.frame_aggregation import (
     aggregate_frames,
@@ -30,8 +30,8 @@ from vtr_jax.models.recipes.token_wise import (
     SHARED_OPTIONS,
     TOKEN_WISE_READS,
     check_shared_options,
+    compared,
     contrastive,
-    scaled,
     token_weight_modules,
     unused_parameters,
     weighted_sides,
@@ -54,7 +54,7 @@ def _modules(config: RetrieverConfig, runtime: Runtime) -> dict[str, ModuleSpec]
 
 def _scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool) -> Scores:
     sides = weighted_sides(parts, text, video, BACKBONE_TVR_MASKED)
-    return scaled(parts, token_wise_scores(*sides, parts.runtime.tile), train)
+    return compared(parts, *sides, train)
 
 
 def _loss(

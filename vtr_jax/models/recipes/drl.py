@@ -28,7 +28,6 @@ from vtr_jax.models.interactions.token_wise import (
     DRL_MASKED,
     LAYERS_OF_ARCH,
     WeightedVectors,
-    token_wise_scores,
 )
 from vtr_jax.models.module_spec import ModuleSpec
 from vtr_jax.models.recipes.clip import MEAN_POOLING_READS
@@ -51,6 +50,7 @@ from vtr_jax.models.recipes.token_wise import (
     SHARED_OPTIONS,
     TOKEN_WISE_READS,
     check_shared_options,
+    compared,
     contrastive,
     mean_sides,
     scaled,
@@ -112,19 +112,23 @@ def sides(
     return weighted_sides(parts, text, video, DRL_MASKED)
 
 
-def _dp_scores(parts: Parts, text: TextFeatures, video: VideoFeatures) -> Scores:
-    return {"logits_tv": cosines(text.sentence, mean_frame(video.temporal, video.mask))}
+def _dp_scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool) -> Scores:
+    logits_tv = cosines(text.sentence, mean_frame(video.temporal, video.mask))
+    return scaled(parts, {"logits_tv": logits_tv}, train)
 
 
-def _token_wise_scores(parts: Parts, text: TextFeatures, video: VideoFeatures) -> Scores:
-    return token_wise_scores(*sides(parts, text, video), parts.runtime.tile)
+def _token_wise_scores(
+    parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool
+) -> Scores:
+    return compared(parts, *sides(parts, text, video), train)
 
 
-def _xti_scores(parts: Parts, text: TextFeatures, video: VideoFeatures) -> Scores:
-    return {"logits_tv": parts.modules["cross"](text.sentence, video.temporal, video.mask)}
+def _xti_scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool) -> Scores:
+    logits_tv = parts.modules["cross"](text.sentence, video.temporal, video.mask)
+    return scaled(parts, {"logits_tv": logits_tv}, train)
 
 
-_SCORES: dict[str, Callable[[Parts, TextFeatures, VideoFeatures], Scores]] = {
+_SCORES: dict[str, Callable[[Parts, TextFeatures, VideoFeatures, bool], Scores]] = {
     "dp": _dp_scores,
     "ti": _token_wise_scores,
     "wti": _token_wise_scores,
@@ -133,8 +137,7 @@ _SCORES: dict[str, Callable[[Parts, TextFeatures, VideoFeatures], Scores]] = {
 
 
 def _scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool) -> Scores:
-    raw = _SCORES[parts.config.option("interaction")](parts, text, video)
-    return scaled(parts, raw, train)
+    return _SCORES[parts.config.option("interaction")](parts, text, video, train)
 
 
 def draws(config: RetrieverConfig) -> bool:

@@ -28,7 +28,6 @@ from vtr_jax.models.interactions.mean_pooling import cosine_logits
 from vtr_jax.models.interactions.token_wise import (
     DRL_MASKED,
     WeightedVectors,
-    token_wise_scores,
 )
 from vtr_jax.models.module_spec import ModuleSpec
 from vtr_jax.models.recipes.recipe import (
@@ -42,8 +41,8 @@ from vtr_jax.models.recipes.recipe import (
 )
 from vtr_jax.models.recipes.token_wise import (
     TOKEN_WISE_READS,
+    compared,
     mean_sides,
-    scaled,
     token_weight_modules,
     weighted_sides,
 )
@@ -178,8 +177,7 @@ def _scores(parts: Parts, text: TextFeatures, video: VideoFeatures, train: bool)
     if parts.config.option("interaction") == "no":
         logit_scale = parts.params["logit_scale"]
         return {"logits_tv": cosine_logits(text.sentence, clip_vector(video), logit_scale)}
-    scores = token_wise_scores(*_sides(parts, text, video), parts.runtime.tile)
-    return scaled(parts, scores, train)
+    return compared(parts, *_sides(parts, text, video), train)
 
 
 def _decorrelation(

@@ -16,6 +16,8 @@ from vtr_jax.models.interactions.token_wise import (
     WeightedVectors,
     mean_weights,
     softmax_weights,
+    token_wise_scores,
+    token_wise_scores_of_short,
     weighted,
 )
 from vtr_jax.models.module_spec import ModuleSpec
@@ -89,6 +91,12 @@ def scaled(parts: Parts, scores: Scores, train: bool) -> Scores:
         return scores
     scale = jnp.exp(parts.params["logit_scale"])
     return {name: scale * matrix for name, matrix in scores.items()}
+
+
+def compared(parts: Parts, words: WeightedVectors, frames: WeightedVectors, train: bool) -> Scores:
+    """token_wise_scores of both sides, scaled in training; evaluation leaves padding out."""
+    compare = token_wise_scores if train else token_wise_scores_of_short
+    return scaled(parts, compare(words, frames, parts.runtime.tile), train)
 
 
 def unused_parameters(config: RetrieverConfig) -> tuple[str, ...]:

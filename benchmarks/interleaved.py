@@ -1,0 +1,89 @@
+"""Times of several programs that take turns, each in a process of its own.
+
+Taking turns spreads over all of them what else the machine does, and processes keep thread pools
+and allocators apart. A side waits on its standard input between turns and uses no processor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Measurement = Callable[[], dict[str, Any]]
+
+
+def bind_to_cores(count: int) -> None:
+    """Let this process and its threads run on that many cores alone, where the system can."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def serve(measurements: dict[str, Measurement]) -> None:
+    """The side's half: for each name read, run that measurement and write what it gives."""
+    print(json.dumps({"ready": sorted(measurements)}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(measurements[line.strip()]()), flush=True)
+
+
+class Side:
+    """One program among those compared; it imports nothing of the others."""
+
+    def __init__(self, name: str, script: Path, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.measurements = set(self._answer()["ready"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise SystemExit(f"{self.name} ended with exit code {self._process.wait()}, see above")
+
+    def measure(self, what: str) -> dict[str, Any]:
+        """Run one measurement there and return what it gives."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the program."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def in_turns(sides: Sequence[Side], what: str, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Every side's answers to one measurement, turn by turn; a first one, uncounted, compiles."""
+    for side in sides:
+        side.measure(what)
+    answers: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+    for turn in range(rounds):
+        for side in sides if turn % 2 else reversed(sides):
+            answers[side.name].append(side.measure(what))
+    return answers
+
+
+def median_seconds(answers: Sequence[dict[str, Any]]) -> float:
+    """The median of the seconds of some answers."""
+    return statistics.median(answer["seconds"] for answer in answers)
+
+
+def ratio(peer: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> float:
+    """How many times faster ours is: the median over turns of peer's seconds by ours."""
+    return statistics.median(
+        theirs["seconds"] / own["seconds"] for theirs, own in zip(peer, ours, strict=True)
+    )
