@@ -11,6 +11,8 @@ from typing import Any
 from interleaved import bind_to_cores, serve
 from train_step_settings import add_arguments, make_batch, repeated
 
+from vtr_jax.huge_pages import start_again_with_huge_pages
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -115,6 +117,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--weights", required=True, help="folder the other side saved")
     arguments = parser.parse_args()
+    start_again_with_huge_pages()  # as `vtr train` does
     bind_to_cores(arguments.threads)
 
     from vtr_jax.convert.convert_checkpoint import convert_checkpoint

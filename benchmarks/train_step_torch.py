@@ -29,11 +29,12 @@ SIZES = {
     "ViT-B/16": (768, 12, 12, 16, 512),
     "ViT-L/14": (1024, 24, 16, 14, 768),
 }
+RESOLUTION = 224
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def clip_model(name: str) -> CLIPModel:
+def clip_model(name: str) -> Any:
     """A CLIP of a released one's sizes with random weights."""
     width, layers, heads, patch, joint = SIZES[name]
     text = {
@@ -117,7 +118,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-7, weight_decay=0.2, fused=True)
     batch = {
         name: torch.as_tensor(value).to(device)
-        for name, value in make_batch(arguments, model.config.vision_config.image_size).items()
+        for name, value in make_batch(arguments, RESOLUTION).items()
     }
     pixels = (
         batch.pop("frames").flatten(0, 1).float() / 255 - torch.tensor(PIXEL_MEAN, device=device)

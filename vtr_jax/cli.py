@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax import __version__
+from vtr_jax.huge_pages import start_again_with_huge_pages
 
 Options = dict[str, Any]
 
@@ -263,7 +264,11 @@ def _usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 or not, with one clear last line on error."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        arguments = sys.argv[1:]
+        if arguments[:1] == ["train"]:
+            start_again_with_huge_pages()
+    arguments = list(arguments)
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(_usage())
         return 0 if arguments else 2

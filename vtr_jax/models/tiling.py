@@ -36,6 +36,11 @@ def _rows(tree: Any) -> int:
     return jax.tree.leaves(tree)[0].shape[0]
 
 
+def even_tile(count: int, tile: int) -> int:
+    """The size, tile at most, of as few tiles as hold count rows, the last one nearly full."""
+    return -(-count // -(-count // tile))
+
+
 def map_pairs(compare: Callable[[Any, Any], Any], texts: Any, videos: Any, tile: int) -> Any:
     """A function of texts and videos applied to all of them, tile by tile.
 
@@ -47,8 +52,8 @@ def map_pairs(compare: Callable[[Any, Any], Any], texts: Any, videos: Any, tile:
     count_t, count_v = _rows(texts), _rows(videos)
     if count_t <= tile and count_v <= tile:
         return jax.checkpoint(compare)(texts, videos)
-    text_tiles = _cut(texts, min(tile, count_t))
-    video_tiles = _cut(videos, min(tile, count_v))
+    text_tiles = _cut(texts, even_tile(count_t, tile))
+    video_tiles = _cut(videos, even_tile(count_v, tile))
     compare = jax.checkpoint(compare, prevent_cse=False)
 
     def strip(text_tile: Any) -> Any:

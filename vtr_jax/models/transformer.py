@@ -89,6 +89,24 @@ def linear(
     return nnx.Linear(inputs, outputs, dtype=runtime.dtype, kernel_init=init, rngs=rngs)
 
 
+def rows_times(layer: nnx.Linear, x_blw: Array) -> Array:
+    """A dense layer over the last axis of [B,L,W], as one product of two matrices.
+
+    XLA transposes an operand of the weights' gradient where the product has three axes.
+    """
+    rows = layer(x_blw.reshape(-1, x_blw.shape[-1]))
+    return rows.reshape(*x_blw.shape[:-1], rows.shape[-1])
+
+
+def recomputed(function: Callable[[Array], Array], x: Array) -> Array:
+    """function(x), of which the backward pass keeps x alone and computes the rest again.
+
+    For what costs less to compute than to write and read: activations and norms. The output of a
+    matrix product at the end is not computed again, because no gradient needs it.
+    """
+    return jax.checkpoint(function, prevent_cse=False)(x)
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention with one matrix for query, key and value."""
 
@@ -104,10 +122,11 @@ class Attention(nnx.Module):
     def __call__(self, x_blw: Array, bias: Array | None, is_causal: bool) -> Array:
         """Attend within each row of [B,L,W]; bias is added to the [B,H,L,L] scores."""
         b, length, width = x_blw.shape
-        qkv = self.qkv(x_blw).reshape(b, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        # Gradients of parts of a split are put side by side; those of slices padded and added.
+        parts = jnp.split(rows_times(self.qkv, x_blw), 3, axis=-1)
+        q, k, v = (part.reshape(b, length, self.heads, width // self.heads) for part in parts)
         mixed = jax.nn.dot_product_attention(q, k, v, bias=bias, is_causal=is_causal)
-        return self.out(mixed.reshape(b, length, width))
+        return rows_times(self.out, mixed.reshape(b, length, width))
 
 
 class Mlp(nnx.Module):
@@ -121,7 +140,10 @@ class Mlp(nnx.Module):
         self.proj = linear(4 * width, width, init.proj, runtime, rngs)
 
     def __call__(self, x_blw: Array) -> Array:
-        return self.proj(ACTIVATIONS[self.activation](self.fc(x_blw)))
+        def contracted(hidden_blw: Array) -> Array:
+            return rows_times(self.proj, ACTIVATIONS[self.activation](hidden_blw))
+
+        return recomputed(contracted, rows_times(self.fc, x_blw))
 
 
 class Block(nnx.Module):
@@ -145,8 +167,8 @@ class Block(nnx.Module):
 
     def __call__(self, x_blw: Array, bias: Array | None, is_causal: bool) -> Array:
         x_blw = rows_split(x_blw)
-        x_blw = rows_split(x_blw + self.attn(self.ln_1(x_blw), bias, is_causal))
-        return rows_split(x_blw + self.mlp(self.ln_2(x_blw)))
+        x_blw = rows_split(x_blw + self.attn(recomputed(self.ln_1, x_blw), bias, is_causal))
+        return rows_split(x_blw + self.mlp(recomputed(self.ln_2, x_blw)))
 
 
 class Transformer(nnx.Module):

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vtr_jax.models.tiling import map_pairs
+from vtr_jax.models.tiling import even_tile, map_pairs
 
 # How many lengths are compiled: 4, 8, ... 32 of 32 tokens. More cut closer and compile longer.
-LENGTHS = 8
+LENGTHS = 16
 
 
 def words_needed(mask_tl: Array) -> Array:
@@ -48,7 +48,7 @@ def map_pairs_by_length(
     """
     count_t, lengths = mask_tl.shape[0], compiled_lengths(mask_tl.shape[1])
     needed_t = words_needed(mask_tl)
-    height = min(tile, count_t)
+    height = even_tile(count_t, tile)
     tiles = -(-count_t // height)
     # map_pairs gives a tile every so many-th row; neighbours in length are put where it looks.
     sorted_t = jnp.argsort(needed_t, stable=True)

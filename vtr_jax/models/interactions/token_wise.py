@@ -90,28 +90,32 @@ def weighted(vectors_bnd: Array, mask_bn: Array, weights_bn: Array) -> WeightedV
     return WeightedVectors(l2_normalise(vectors_bnd), mask_bn.astype(jnp.float32), weights_bn)
 
 
-def masked_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
-    """Cosines of every word and frame of every pair, 0 at padding; float32 [T,V,L,F].
+def without_padding(side: WeightedVectors) -> WeightedVectors:
+    """The same side with zero vectors at padding, which has the cosine 0 with everything."""
+    return side._replace(vectors=side.vectors * side.mask[..., None])
 
-    Meant for one tile. Zeroing the vectors equals multiplying the cosines by both masks.
+
+def similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
+    """Cosines of every word and frame of every pair, float32 [T,L,V,F]; sides without_padding.
+
+    Meant for one tile. The axes are in the order of the product of two matrices, words by frames:
+    nothing is transposed.
     """
-    tokens_tld = text.vectors * text.mask[..., None]
-    frames_vfd = video.vectors * video.mask[..., None]
-    return jnp.einsum("tld,vfd->tvlf", tokens_tld, frames_vfd, precision="highest")
+    return jnp.einsum("tld,vfd->tlvf", text.vectors, video.vectors, precision="highest")
 
 
 def own_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
-    """masked_similarities of the i-th text and the i-th video alone, float32 [B,L,F]."""
+    """Cosines of the i-th text and the i-th video alone, 0 at padding; float32 [B,L,F]."""
     cosine_blf = jnp.einsum("bld,bfd->blf", text.vectors, video.vectors, precision="highest")
     return cosine_blf * text.mask[:, :, None] * video.mask[:, None, :]
 
 
 def _tile_scores(text: WeightedVectors, video: WeightedVectors) -> dict[str, Array]:
-    similarity_tvlf = masked_similarities(text, video)
-    best_frame_tvl, best_token_tvf = similarity_tvlf.max(axis=3), similarity_tvlf.max(axis=2)
+    similarity_tlvf = similarities(text, video)
+    best_frame_tlv, best_token_tvf = similarity_tlvf.max(axis=3), similarity_tlvf.max(axis=1)
     return {
-        "t2v": jnp.einsum("tvl,tl->tv", best_frame_tvl, text.weights, precision="highest"),
-        "v2t": jnp.einsum("tvf,vf->tv", best_token_tvf, video.weights, precision="highest"),
+        "t2v": (best_frame_tlv * text.weights[:, :, None]).sum(axis=1),
+        "v2t": (best_token_tvf * video.weights).sum(axis=2),
     }
 
 
@@ -122,7 +126,9 @@ def token_wise_scores(text: WeightedVectors, video: WeightedVectors, tile: int) 
     Returns {logits_tv, t2v, v2t}: logits_tv is the mean of the other two, without any scale.
     Source: DRL (token-wise and weighted token-wise interaction), BackBone_tvr, InternVideo.
     """
-    return _with_logits(map_pairs(_tile_scores, text, video, tile))
+    return _with_logits(
+        map_pairs(_tile_scores, without_padding(text), without_padding(video), tile)
+    )
 
 
 def _with_logits(parts: dict[str, Array]) -> dict[str, Array]:
@@ -140,6 +146,7 @@ def token_wise_scores_of_short(
 
     Arguments and result as there; not for gradients, which would compile every length twice.
     """
+    text, video = without_padding(text), without_padding(video)
     return _with_logits(
         map_pairs_by_length(_tile_scores, _first_words, text, text.mask, video, tile)
     )

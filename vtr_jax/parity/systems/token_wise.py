@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vtr_jax.models.interactions.channel_decorrelation import best_positions
-from vtr_jax.models.interactions.token_wise import WeightedVectors, masked_similarities
+from vtr_jax.models.interactions.token_wise import WeightedVectors, similarities, without_padding
 from vtr_jax.models.recipes.recipe import Parts
 from vtr_jax.parity.recorded import (
     RecordedArray,
@@ -95,7 +95,7 @@ def token_wise_arrays(sides: Sides) -> dict[str, RecordedArray]:
         "video_weight_raw": head(lambda o: raw_weights("video", o)),
         "text_weight": head(lambda o: sides(o)[0].weights),
         "video_weight": head(lambda o: sides(o)[1].weights),
-        "token_sims": head(lambda o: masked_similarities(*sides(o))),
+        "token_sims": head(lambda o: similarities(*map(without_padding, sides(o))).swapaxes(1, 2)),
         "max_frame_index_diag": head(
             lambda o: best_positions(*sides(o))[0], rows=lambda o: o.inputs.token_mask
         ),
