@@ -5,10 +5,10 @@
     python benchmarks/train_step.py --models ViT-B/32 ViT-B/16 ViT-L/14 --dtype=bfloat16 \\
         --clips=32 --steps=10 --torch_compile  on a GPU
 
-Both sides are processes that take turns on the same cores; the first turn compiles and is not
-counted. Prints one JSON line a model and a table: medians, and the median over turns of PyTorch's
-seconds by ours. The whole step counts on both sides: forward, backward, clipping by the global
-norm, AdamW. The first losses are of equal weights and must agree.
+Both sides are processes that take turns on the same cores; the first turn, and the first step of
+each, is not counted. Prints one JSON line a model and a table: medians, and the median over turns
+of PyTorch's seconds by ours. The whole step counts on both sides: forward, backward, clipping by
+the global norm, AdamW. The first losses are of equal weights and must agree.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
         peer = Side("pytorch", HERE / "train_step_torch.py", flags)
         ours = Side("vtr_jax", HERE / "train_step_jax.py", flags)
         about = ours.measure("about")
-        losses = {side.name: side.measure("step")["value"] for side in (peer, ours)}
+        losses = {side.name: side.measure("loss")["value"] for side in (peer, ours)}
         answers = {
             what: in_turns((peer, ours), what, arguments.rounds)
             for what in ("step", "encode", "peak")

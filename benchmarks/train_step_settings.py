@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,22 @@ def make_batch(arguments: argparse.Namespace, resolution: int) -> dict[str, np.n
         "token_ids": token_ids,
         "token_mask": (token_ids != 0).astype(np.int32),
     }
+
+
+def timed(run: Callable[[], Any], steps: int) -> Callable[[], dict[str, Any]]:
+    """A measurement of so many runs, the last of which is waited for.
+
+    One more before them is not counted: memory of a process that had to wait for its turn may
+    have been taken from it meanwhile.
+    """
+
+    def measurement() -> dict[str, Any]:
+        float(run())
+        start = time.perf_counter()
+        value = float(repeated(run, steps))
+        return {"seconds": (time.perf_counter() - start) / steps, "value": value}
+
+    return measurement
 
 
 def repeated(run: Callable[[], Any], times: int) -> Any:

@@ -20,6 +20,7 @@ from train_step_settings import (
     add_arguments,
     make_batch,
     repeated,
+    timed,
 )
 from transformers import CLIPConfig, CLIPModel
 
@@ -144,20 +145,11 @@ def main() -> None:
         with torch.no_grad(), cast:
             return encode(model, batch)[1].float().sum()
 
-    def measured(run: Callable[[], torch.Tensor]) -> Callable[[], dict[str, Any]]:
-        def measurement() -> dict[str, Any]:
-            synchronise(device)
-            start = time.perf_counter()
-            value = float(repeated(run, arguments.steps))
-            seconds = (time.perf_counter() - start) / arguments.steps
-            return {"seconds": seconds, "value": value}
-
-        return measurement
-
     serve(
         {
-            "encode": measured(one_encode),
-            "step": measured(one_step),
+            "encode": timed(one_encode, arguments.steps),
+            "loss": lambda: {"seconds": 0.0, "value": float(one_step())},
+            "step": timed(one_step, arguments.steps),
             "peak": peak_measurement(device, half),
         }
     )
