@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vtr_jax.models.interactions.caption_lengths import compiled_lengths, words_needed
+from vtr_jax.models.interactions.caption_lengths import (
+    LENGTHS,
+    compiled_lengths,
+    words_needed,
+)
 from vtr_jax.models.interactions.token_wise import (
     mean_weights,
     token_wise_scores,
@@ -69,4 +73,4 @@ def test_compiled_lengths_end_at_all_words(words):
     lengths = compiled_lengths(words)
     assert list(lengths) == sorted(set(lengths))
     assert lengths[-1] == words
-    assert len(lengths) <= 8
+    assert len(lengths) <= LENGTHS

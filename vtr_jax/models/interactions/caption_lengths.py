@@ -16,7 +16,7 @@ from jax import Array
 
 from vtr_jax.models.tiling import even_tile, map_pairs
 
-# How many lengths are compiled: 4, 8, ... 32 of 32 tokens. More cut closer and compile longer.
+# How many lengths are compiled: 2, 4, ... 32 of 32 tokens. More cut closer and compile longer.
 LENGTHS = 16
 
 
