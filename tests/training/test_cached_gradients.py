@@ -46,22 +46,20 @@ def test_every_recipe_is_covered():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_equal_to_the_whole_batch(name, batch, tiny_clip):
+def test_equal_to_the_whole_batch(name, batch, tiny_clip, quickly_compiled):
     recipe = recipe_named(name.split("-")[0])
     sizes = {"max_frames": batch["frames"].shape[1]} if name == "eercf" else {}
     retriever = init_retriever(recipe.config(tiny_clip, CASES[name], sizes), jax.random.key(0))
     settings = StepSettings(retriever.config, retriever.runtime, None)
-    whole = jax.jit(
-        jax.value_and_grad(functools.partial(batch_loss, settings=settings), has_aux=True)
+    batch_loss_of = functools.partial(batch_loss, settings=settings)
+    whole = quickly_compiled(jax.jit(jax.value_and_grad(batch_loss_of, has_aux=True)))
+    cached_gradients_of = functools.partial(
+        cached_value_and_grad,
+        config=retriever.config,
+        runtime=retriever.runtime,
+        micro_batches=4,
     )
-    cached = jax.jit(
-        functools.partial(
-            cached_value_and_grad,
-            config=retriever.config,
-            runtime=retriever.runtime,
-            micro_batches=4,
-        )
-    )
+    cached = quickly_compiled(jax.jit(cached_gradients_of))
     arguments = (retriever.params, retriever.state, batch, jax.random.key(1))
     (loss, terms), gradients = whole(*arguments)
     (cached_loss, cached_terms), cached_gradients = cached(*arguments)
@@ -69,8 +67,9 @@ def test_equal_to_the_whole_batch(name, batch, tiny_clip):
     assert set(cached_terms) == set(terms)
     jax.tree.map(
         # Sums over the batch are taken in another order: rounding of float32, by the array's size.
+        # Gradients of biases that a softmax cancels are rounding alone.
         lambda ours, theirs: np.testing.assert_allclose(
-            ours, theirs, rtol=0, atol=2e-5 * max(float(np.abs(theirs).max()), 1e-3)
+            ours, theirs, rtol=0, atol=2e-5 * max(float(np.abs(theirs).max()), 5e-3)
         ),
         (cached_gradients, cached_terms["state"]),
         (gradients, terms["state"]),

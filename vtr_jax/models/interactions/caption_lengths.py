@@ -2,7 +2,7 @@
 
 Captions are sorted by length, and each tile of them is compared with as many words as its longest
 one has, and one padded word more: a best match that is negative becomes 0 where there is padding,
-however much there is of it. Half of what MSR-VTT's captions fill of 32 tokens is padding or more.
+however much there is of it. MSR-VTT's captions fill 12 of 32 tokens on average.
 """
 
 from __future__ import annotations
