@@ -4,9 +4,9 @@
 
 Makes features of that many captions and clips (each clip's frames and patches lie around a vector
 of its own, each caption near its clip's), ranks by `scores` (all pairs) and by `similarity` (all
-scores for a caption's rerantopk best clips alone), and compares the ranks. Both are compiled, run
-on the same device with the same features, and the fastest of some runs counts. Prints one JSON
-line a setting, then a table. Encoding is not part of it: it is the same for both.
+scores for a caption's rerantopk best clips alone), and compares the ranks. Both are compiled and
+take turns on the same device with the same features; medians count. Prints one JSON line a setting,
+then a table. Encoding is not part of it: it is the same for both.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from interleaved import machine
 
 from vtr_jax.evaluation.metrics import text_to_video_ranks, video_to_text_ranks
 from vtr_jax.models.clip import clip_config
@@ -66,28 +68,43 @@ def make_features(arguments: argparse.Namespace) -> tuple[TextFeatures, VideoFea
     return text, VideoFeatures(frames_vfd, frames_vfd, None, patches_vfpd, mask)
 
 
-def fastest(function: Callable[[], Any], runs: int) -> tuple[np.ndarray, list[float], list[float]]:
-    """The result, then seconds and processor seconds of the runs after one that compiles.
+class Timed(NamedTuple):
+    """A result, the seconds it took and the processor seconds of this process on all cores."""
 
-    Processor seconds are of this process on all cores: what a busy machine changes least.
-    """
+    result: np.ndarray
+    seconds: float
+    processor: float
+
+
+def timed(function: Callable[[], Any]) -> Timed:
+    """One run of a function."""
+    start, start_processor = time.perf_counter(), time.process_time()
     result = np.asarray(function())
-    seconds, processor = [], []
-    for _ in range(runs):
-        start, start_processor = time.perf_counter(), time.process_time()
-        result = np.asarray(function())
-        seconds.append(round(time.perf_counter() - start, 3))
-        processor.append(round(time.process_time() - start_processor, 3))
-    return result, seconds, processor
+    return Timed(
+        result, time.perf_counter() - start, round(time.process_time() - start_processor, 3)
+    )
+
+
+def in_turns(functions: Sequence[Callable[[], Any]], runs: int) -> list[list[Timed]]:
+    """Runs of several functions that take turns; a first one of each compiles and is left out."""
+    for function in functions:
+        function()
+    turns = [[timed(function) for function in functions] for _ in range(runs)]
+    return [list(each) for each in zip(*turns, strict=True)]
 
 
 def measure(name: str, retriever: Retriever, features: Any, runs: int) -> dict[str, Any]:
     """One setting both ways, printed as a JSON line."""
     text, video = features
-    two_tv, two_s, two_cpu = fastest(lambda: retriever.similarity(text, video), runs)
-    all_tv, all_s, all_cpu = fastest(
-        lambda: retriever.scores(text, video)["logits_tv"], max(1, runs // 2)
+    two, every = in_turns(
+        (
+            lambda: retriever.similarity(text, video),
+            lambda: retriever.scores(text, video)["logits_tv"],
+        ),
+        runs,
     )
+    turns = list(zip(every, two, strict=True))
+    two_tv, all_tv = two[0].result, every[0].result
     caption_clip = np.arange(len(two_tv)) % two_tv.shape[1]
     differing = {
         way: int(np.sum(ranks(two_tv, caption_clip, "once") != ranks(all_tv, caption_clip, "once")))
@@ -96,17 +113,27 @@ def measure(name: str, retriever: Retriever, features: Any, runs: int) -> dict[s
     row = {
         "setting": name,
         "device": jax.devices()[0].device_kind,
+        "machine": machine(),
         "texts": two_tv.shape[0],
         "videos": two_tv.shape[1],
         "rerantopk": retriever.config.option("rerantopk"),
-        "all_pairs_s": min(all_s),
-        "two_stages_s": min(two_s),
-        "times_faster": round(min(all_s) / min(two_s), 1),
-        "times_less_processor": round(min(all_cpu) / min(two_cpu), 1),
+        "all_pairs_s": round(median(each.seconds for each in every), 3),
+        "two_stages_s": round(median(each.seconds for each in two), 3),
+        "times_faster": round(
+            median(slow.seconds / quick.seconds for slow, quick in zip(every, two, strict=True)), 1
+        ),
+        "times_less_processor": round(
+            median(
+                slow.processor / quick.processor for slow, quick in zip(every, two, strict=True)
+            ),
+            1,
+        ),
         "ranks_that_differ": differing,
         "largest_difference": float(np.abs(two_tv - all_tv).max()),
-        "all_runs": {"s": all_s, "processor_s": all_cpu},
-        "two_runs": {"s": two_s, "processor_s": two_cpu},
+        "all": {
+            name: [(round(each.seconds, 3), each.processor) for each in runs_of]
+            for name, runs_of in (("all_pairs", every), ("two_stages", two))
+        },
     }
     print(json.dumps(row), flush=True)
     return row
@@ -122,7 +149,7 @@ def main() -> None:
         ("patches", 49),
         ("width", 512),
         ("rerantopk", 50),
-        ("runs", 6),
+        ("runs", 3),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()

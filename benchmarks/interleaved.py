@@ -8,26 +8,37 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Measurement = Callable[[], dict[str, Any]]
 
 
+def machine() -> str:
+    """The processor's name and its number of cores, as a benchmark's result should carry it."""
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        names = re.findall(r"model name\s*: (.+)", described.read_text())
+        name = names[0] if names else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
 def bind_to_cores(count: int) -> None:
     """Let this process and its threads run on that many cores alone, where the system can."""
-    os.environ["OMP_NUM_THREADS"] = str(count)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def serve(measurements: dict[str, Measurement]) -> None:
     """The side's half: for each name read, run that measurement and write what it gives."""
-    print(json.dumps({"ready": sorted(measurements)}), flush=True)
+    print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         print(json.dumps(measurements[line.strip()]()), flush=True)
 
@@ -35,15 +46,22 @@ def serve(measurements: dict[str, Measurement]) -> None:
 class Side:
     """One program among those compared; it imports nothing of the others."""
 
-    def __init__(self, name: str, script: Path, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        script: Path,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self._process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
-        self.measurements = set(self._answer()["ready"])
+        self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -59,10 +77,12 @@ class Side:
         self._process.stdin.flush()
         return self._answer()
 
-    def close(self) -> None:
-        """End the program."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the program, whatever it is doing."""
+        self._process.kill()
         self._process.wait()
 
 

@@ -6,14 +6,15 @@
 Compares every caption with every clip, 32 tokens and 12 frames of width 512, once with captions
 that fill all tokens and once with captions as long as those of MSR-VTT's 1k-A test list. PyTorch
 weighs and normalises once and compares in blocks of 32 x 32 pairs, as the original programs do;
-ours is `retriever.similarity` of a DRL retriever. Both take turns, each in a process of its own.
-Prints one JSON line a setting, then a table with the least time that the products can take at the
-speed of a large matrix product in the same run.
+ours is what an evaluation computes for a DRL retriever. Both take turns, each in a process of its
+own. Prints one JSON line a setting, then a table with the least time that the products can take at
+the speed of a large matrix product in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved import Side, bind_to_cores, in_turns, median_seconds, ratio, serve
+from interleaved import Side, bind_to_cores, in_turns, machine, median_seconds, ratio, serve
 
 # Captions of MSRVTT_JSFUSION_test.csv by their number of CLIP tokens, both ends counted.
 CAPTIONS_OF_TOKENS = dict(
@@ -180,9 +181,12 @@ def compared(arguments: argparse.Namespace, sides: Sequence[Side], setting: str)
     product = min(sides[0].measure("peak")["seconds"] for _ in range(5)) / (2 * 2048**3)
     words = token_counts(arguments, setting).sum()
     products = 2 * words * arguments.videos * arguments.frames * arguments.width
-    difference = np.abs(np.subtract(theirs[0]["scores"], own[0]["scores"])).max()
+    difference = float(np.abs(np.subtract(theirs[0]["scores"], own[0]["scores"])).max())
+    if difference > 1e-5:
+        raise SystemExit(f"{setting}: the scores differ by {difference}")
     row = {
         "captions": setting,
+        "machine": machine(),
         "mean_tokens": round(float(token_counts(arguments, setting).mean()), 1),
         **{name: getattr(arguments, name) for name in ("texts", "videos", "words", "frames")},
         "threads": arguments.threads,
@@ -190,7 +194,7 @@ def compared(arguments: argparse.Namespace, sides: Sequence[Side], setting: str)
         "vtr_jax_seconds": median_seconds(own),
         "times_faster": ratio(theirs, own),
         "least_seconds": float(products * product),
-        "largest_difference": float(difference),
+        "largest_difference": difference,
         "all": {name: [round(each["seconds"], 4) for each in answers[name]] for name in answers},
     }
     print(json.dumps(row), flush=True)
@@ -219,10 +223,12 @@ def main() -> None:
         return
     given = [f"--{k}={v}" for k, v in vars(arguments).items() if v is not None]
     names = ("pytorch", "vtr_jax")
-    sides = [Side(name, Path(__file__), [*given, f"--side={name}"]) for name in names]
-    rows = [compared(arguments, sides, setting) for setting in SETTINGS]
-    for side in sides:
-        side.close()
+    with contextlib.ExitStack() as stack:
+        sides = [
+            stack.enter_context(Side(name, Path(__file__), [*given, f"--side={name}"]))
+            for name in names
+        ]
+        rows = [compared(arguments, sides, setting) for setting in SETTINGS]
     print(f"\n{'captions':10}{'tokens':>8}{'PyTorch':>11}{'vtr_jax':>11}{'faster':>9}{'least':>11}")
     for row in rows:
         print(

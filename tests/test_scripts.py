@@ -17,7 +17,13 @@ SCRIPTS = sorted(
     for path in (REPOSITORY / folder).iterdir()
     if path.suffix in (".sh", ".py")
 )
-NO_COMMAND = ("demo_report.py",)
+NO_COMMAND = (
+    "demo_report.py",
+    "interleaved.py",
+    "train_step_jax.py",
+    "train_step_settings.py",
+    "train_step_torch.py",
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
