@@ -119,14 +119,9 @@ def measure(name: str, retriever: Retriever, features: Any, runs: int) -> dict[s
         "rerantopk": retriever.config.option("rerantopk"),
         "all_pairs_s": round(median(each.seconds for each in every), 3),
         "two_stages_s": round(median(each.seconds for each in two), 3),
-        "times_faster": round(
-            median(slow.seconds / quick.seconds for slow, quick in zip(every, two, strict=True)), 1
-        ),
+        "times_faster": round(median(slow.seconds / quick.seconds for slow, quick in turns), 1),
         "times_less_processor": round(
-            median(
-                slow.processor / quick.processor for slow, quick in zip(every, two, strict=True)
-            ),
-            1,
+            median(slow.processor / quick.processor for slow, quick in turns), 1
         ),
         "ranks_that_differ": differing,
         "largest_difference": float(np.abs(two_tv - all_tv).max()),
