@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Trains on GPUs of several machines under Slurm, one process a GPU. JAX finds the other processes
 # by Slurm's own variables; nothing else has to be set.
-#   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 scripts/train_slurm.sh \
-#       --config=configs/clip4clip.py:msrvtt --workdir=DIR ...
-# Submit it from the repository. Arguments go to `vtr train`; DIR and the frame store must be on a
-# disk that all machines share. Two minutes before its time is over, or when it is preempted, the
-# run saves, exits with 75 and is queued again. What Slurm tells JAX:
+#   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=12 \
+#       scripts/train_slurm.sh --config=configs/clip4clip.py:msrvtt --workdir=DIR ...
+# --cpus-per-task: a machine's cores over its GPUs. They read and decode frames; without it Slurm
+# gives each process a single one. Submit it from the repository. Arguments go to `vtr train`; DIR
+# and the frame store must be on a disk that all machines share. Two minutes before its time is
+# over, or when it is preempted, the run saves, exits with 75 and is queued again. What Slurm tells
+# JAX:
 #   SLURM_STEP_NODELIST, SLURM_JOB_ID   the machine of process 0, and its port
 #   SLURM_NTASKS, SLURM_PROCID          how many processes there are, and which one this is
 #   SLURM_LOCALID                       which of its machine's GPUs is this process's
@@ -22,6 +24,10 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 [ $# -gt 0 ] || set -- --help
 answer_help "$@"
 code=0
-srun --kill-on-bad-exit=1 .venv/bin/vtr train "$@" || code=$?
+# --kill-on-bad-exit=0, because 75 is a bad exit too: the first process that ends with it would have
+# the others killed while they still end, and the job's code would not be 75. No process is left
+# behind: each ends by itself where another one has ended. srun does not take over sbatch's cores.
+srun --kill-on-bad-exit=0 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+    .venv/bin/vtr train "$@" || code=$?
 if [ "$code" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"

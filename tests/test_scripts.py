@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -72,3 +73,42 @@ def test_a_good_venv_is_good_and_its_copy_is_not(venv_problem, tmp_path):
     pip.mkdir()
     (pip / "__init__.py").write_text("")
     assert venv_problem(other) == "it was made in another folder"
+
+
+@pytest.fixture
+def slurm_job(tmp_path):
+    """Runs train_slurm.sh with a Slurm that only says what it was told, and ends with a code."""
+    for name, code in (("srun", "$SRUN_CODE"), ("scontrol", "0")):
+        program = tmp_path / name
+        program.write_text(f'#!/usr/bin/env bash\necho {name} "$@"\nexit {code}\n')
+        program.chmod(0o755)
+
+    def run(code, **variables):
+        outside = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+        environment = outside | {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_SUBMIT_DIR": str(REPOSITORY),
+            "SLURM_JOB_ID": "17",
+            "SRUN_CODE": str(code),
+        }
+        done = subprocess.run(
+            ["bash", REPOSITORY / "scripts" / "train_slurm.sh", "--workdir=a b"],
+            capture_output=True,
+            text=True,
+            env=environment | variables,
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    return run
+
+
+def test_a_slurm_job_that_saved_is_queued_again(slurm_job):
+    code, lines = slurm_job(75, SLURM_CPUS_PER_TASK="12")
+    train = ".venv/bin/vtr train --workdir=a b"
+    # Nothing is killed while it saves, or ends after that.
+    assert lines == [
+        f"srun --kill-on-bad-exit=0 --cpus-per-task=12 {train}",
+        "scontrol requeue 17",
+    ]
+    assert code == 75
+    assert slurm_job(1) == (1, [f"srun --kill-on-bad-exit=0 {train}"])
