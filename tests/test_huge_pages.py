@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from vtr_jax import huge_pages
+from vtr_jax import cli, huge_pages
 
 # A program that says which process it is and how often it has begun.
 PROGRAM = """
@@ -58,16 +58,58 @@ def test_left_alone_where_the_kernel_has_no_such_setting(tmp_path, monkeypatch):
     assert huge_pages.with_huge_pages(None) is None
 
 
-def test_a_program_starts_again_once_as_the_same_process(setting):
+@pytest.fixture
+def lives(setting):
+    """Runs PROGRAM, with some code before it; what it said in each of its lives."""
     path = setting("always [madvise] never\n")
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), "a b", "--c"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-    )
-    first, second = done.stdout.splitlines()
-    assert first.split()[1:] == ["None", "['a", "b',", "'--c']"]
-    assert second.split() == [first.split()[0], "glibc.malloc.hugetlb=1", "['a", "b',", "'--c']"]
+
+    def run(code=""):
+        done = subprocess.run(
+            [sys.executable, "-c", code + PROGRAM, str(path), "a b", "--c"],
+            capture_output=True,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"},
+            check=True,
+            timeout=60,
+        )
+        return [line.split() for line in done.stdout.splitlines()]
+
+    return run
+
+
+def test_a_program_starts_again_once_as_the_same_process(lives):
+    first, second = lives()
+    assert first[1:] == ["None", "['a", "b',", "'--c']"]
+    assert second == [first[0], "glibc.malloc.hugetlb=1", "['a", "b',", "'--c']"]
+
+
+def test_a_program_that_is_not_told_its_tunables_starts_again_once(lives):
+    """As where a wrapper around Python cleans the environment."""
+    first, second = lives("import os; os.environ.pop('GLIBC_TUNABLES', None)")
+    assert first == second and first[1] == "None"
+
+
+def test_a_program_that_cannot_be_started_again_goes_on_as_it_is(setting, monkeypatch):
+    def fails(*_):
+        raise OSError("Argument list too long")
+
+    setting("always [madvise] never\n")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
+    monkeypatch.setattr(os, "execve", fails)
+    before = dict(os.environ)
+    huge_pages.start_again_with_huge_pages()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("name", [*cli.COMMANDS, "--version"])
+def test_the_command_line_starts_again_to_train_alone(name, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(cli, "start_again_with_huge_pages", lambda: started.append(name))
+    for command in cli.COMMANDS:
+        monkeypatch.setitem(cli.COMMANDS, command, lambda arguments: None)
+    monkeypatch.setattr(sys, "argv", ["vtr", name])
+    assert cli.main() == 0
+    assert started == (["train"] if name == "train" else [])
+    # Who calls it as a function is not replaced by another program.
+    assert cli.main([name]) == 0
+    assert started == (["train"] if name == "train" else [])

@@ -7,12 +7,16 @@ with ViT-B/32. glibc asks for large pages if an environment variable says so whe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 TUNABLES = "GLIBC_TUNABLES"
 HUGE = "glibc.malloc.hugetlb=1"
+# Set by the program that starts itself again, so that its successor does not, whatever has become
+# of the tunables on the way.
+MARKER = "VTR_JAX_STARTED_AGAIN"
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -32,13 +36,15 @@ def with_huge_pages(tunables: str | None) -> str | None:
 def start_again_with_huge_pages() -> None:
     """Replace this program by itself with huge pages, once; process id and arguments stay.
 
-    To be called before anything is begun. Returns where nothing is to be changed, and on systems
-    without glibc, which have no such setting.
+    To be called before anything is begun. Returns where nothing is to be changed, where the program
+    cannot be started, and on systems without glibc, which have no such setting.
     """
     value = with_huge_pages(os.environ.get(TUNABLES))
-    if value is None:
+    started_again = os.environ.pop(MARKER, None) is not None
+    if value is None or started_again:
         return
-    os.environ[TUNABLES] = value
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    environment = {**os.environ, TUNABLES: value, MARKER: "1"}
+    with contextlib.suppress(OSError):  # without huge pages it is slower, nothing else
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
