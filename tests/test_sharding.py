@@ -154,6 +154,25 @@ def test_batches_that_do_not_divide_name_the_nearest_that_do(batch_size, near):
     check_batch_divides(32, mesh)
 
 
+def test_what_a_batch_is_cut_into_must_divide_too():
+    mesh = AbstractMesh((2, 2, 2), AXES)
+    check_batch_divides(24, mesh, gradient_accumulation_steps=3)
+    with pytest.raises(
+        ValueError,
+        match=r"^batch_size / gradient_accumulation_steps 6 is not divisible by .* = 4; "
+        r"nearest valid: --config.batch_size=16 or --config.batch_size=32$",
+    ):
+        check_batch_divides(24, mesh, gradient_accumulation_steps=4)
+    check_batch_divides(24, mesh, micro_batch_size=12)
+    valid = r"--config.micro_batch_size=4 or --config.micro_batch_size=8"
+    with pytest.raises(
+        ValueError, match=rf"^micro_batch_size 6 is not divisible by .* = 4; nearest valid: {valid}"
+    ):
+        check_batch_divides(24, mesh, micro_batch_size=6)
+    with pytest.raises(ValueError, match=r"nearest valid: --config.micro_batch_size=4$"):
+        check_batch_divides(24, mesh, micro_batch_size=3)
+
+
 def config_of(width=64, vocab_size=50):
     clip = clip_config(
         embed_dim=64,

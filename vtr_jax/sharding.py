@@ -158,16 +158,35 @@ def rows_split(array: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, PartitionSpec(BATCH_AXES, *others))
 
 
-def check_batch_divides(batch_size: int, mesh: Mesh) -> None:
-    """Raise ValueError if a global batch cannot be split over the mesh, with the nearest sizes."""
+def check_batch_divides(
+    batch_size: int,
+    mesh: Mesh,
+    gradient_accumulation_steps: int = 1,
+    micro_batch_size: int = 0,
+) -> None:
+    """Raise ValueError if a global batch, or what it is cut into, cannot be split over the mesh.
+
+    gradient_accumulation_steps, micro_batch_size: the settings of these names, divisors of
+    batch_size. The message names the setting that is wrong and its nearest valid sizes.
+    """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % parts:
-        lower, upper = batch_size // parts * parts, -(-batch_size // parts) * parts
-        near = " or ".join(f"--config.batch_size={size}" for size in (lower, upper) if size)
-        raise ValueError(
-            f"batch_size {batch_size} is not divisible by data x fsdp = {parts}; "
-            f"nearest valid: {near}"
-        )
+    smallest = parts * gradient_accumulation_steps
+    if batch_size % smallest:
+        cut = " / gradient_accumulation_steps" if gradient_accumulation_steps > 1 else ""
+        found = f"batch_size{cut} {batch_size // gradient_accumulation_steps}"
+        lower = batch_size // smallest * smallest
+        raise _undivided(found, parts, "batch_size", (lower, lower + smallest))
+    if micro_batch_size % parts:
+        valid = [size for size in range(parts, batch_size + 1, parts) if batch_size % size == 0]
+        lower = max((size for size in valid if size < micro_batch_size), default=0)
+        upper = min(size for size in valid if size > micro_batch_size)
+        found = f"micro_batch_size {micro_batch_size}"
+        raise _undivided(found, parts, "micro_batch_size", (lower, upper))
+
+
+def _undivided(found: str, parts: int, setting: str, sizes: Sequence[int]) -> ValueError:
+    near = " or ".join(f"--config.{setting}={size}" for size in sizes if size)
+    return ValueError(f"{found} is not divisible by data x fsdp = {parts}; nearest valid: {near}")
 
 
 def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:

@@ -118,6 +118,13 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_compiled(con
     config.batch_size = 12
     with pytest.raises(ValueError, match="nearest valid: --config.batch_size=8 or"):
         compile_step(config, eight_devices)
+    # As `vtr train` does: see test_run.py.
+    config.update(batch_size=16, micro_batch_size=4)
+    with pytest.raises(ValueError, match="^micro_batch_size 4 is .* --config.micro_batch_size=8$"):
+        compile_step(config, eight_devices)
+    config.update(micro_batch_size=0, gradient_accumulation_steps=4)
+    with pytest.raises(ValueError, match="^batch_size / gradient_accumulation_steps 4 is not"):
+        compile_step(config, eight_devices)
 
 
 @pytest.fixture

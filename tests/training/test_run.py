@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 
 import jax
 import numpy as np
@@ -139,6 +140,24 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     with pytest.raises(error, match=message):
         Run(tiny_config(changes), workdir)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 12}, "^batch_size 12 is .* 8; nearest valid: --config.batch_size=8 or"),
+        ({"micro_batch_size": 4}, "^micro_batch_size 4 is .*: --config.micro_batch_size=8$"),
+        ({"gradient_accumulation_steps": 4}, "^batch_size / gradient_accumulation_steps 4 is not"),
+    ],
+)
+def test_batches_that_the_devices_cannot_share_are_refused(
+    tiny_config, tmp_path, monkeypatch, changes, message
+):
+    mesh = types.SimpleNamespace(shape={"data": 8, "fsdp": 1, "tensor": 1})
+    monkeypatch.setattr("vtr_jax.training.run.make_mesh", lambda sizes: mesh)
+    with pytest.raises(ValueError, match=message):
+        Run(tiny_config({"batch_size": 16} | changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_without_its_extra_is_refused_before_anything_is_written(

@@ -165,8 +165,10 @@ def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> StepRepor
     compiler finds too little memory.
     """
     mesh = make_mesh(config.mesh.to_dict(), devices)
-    check_batch_divides(config.batch_size // config.gradient_accumulation_steps, mesh)
     step = abstract_step(config)
+    check_batch_divides(
+        config.batch_size, mesh, config.gradient_accumulation_steps, config.micro_batch_size
+    )
     started = time.perf_counter()
     jitted = compile_train_step(step.settings, step.state, mesh)
     lowered = jitted.lower(step.state, step.batch, step.key)  # type: ignore[attr-defined]

@@ -110,9 +110,12 @@ class Run:
             tensorboard_writer()  # refused now, not when everything has been prepared
         self.config, self.workdir = config, workdir
         self.mesh = make_mesh(config.mesh.to_dict())
-        check_batch_divides(config.batch_size // config.gradient_accumulation_steps, self.mesh)
-        if config.micro_batch_size:
-            check_batch_divides(config.micro_batch_size, self.mesh)
+        check_batch_divides(
+            config.batch_size,
+            self.mesh,
+            config.gradient_accumulation_steps,
+            config.micro_batch_size,
+        )
         self.data: RunData = load_run_data(config)
         self.plan = BatchPlan.of(
             self.data.train,
