@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from vtr_jax.models.transformer import (
     Transformer,
     bert_block_init,
     exact_gelu,
+    fused_attention,
     key_mask_bias,
     layer_norm,
     quick_gelu,
@@ -95,11 +97,97 @@ def test_remat_changes_neither_outputs_nor_gradients(params, x_blw):
 
 
 def test_remat_is_in_the_program(params, x_blw):
-    def program(runtime):
-        return str(jax.make_jaxpr(lambda p: spec_of(runtime).bind(p)(x_blw))(params))
+    def recomputed(runtime):
+        program = jax.make_jaxpr(lambda p: spec_of(runtime).bind(p)(x_blw))(params)
+        return str(program).count("prevent_cse=False")
 
-    assert "prevent_cse=False" in program(Runtime(remat=True))
-    assert "prevent_cse=False" not in program(Runtime())
+    # Norms and activations are recomputed in any case.
+    assert recomputed(Runtime(remat=True)) == recomputed(Runtime()) + 1
+
+
+@pytest.mark.parametrize("attention", ["xla", "cudnn"])
+@pytest.mark.parametrize("length", [4, 5])
+def test_attention_without_a_bias_is_computed_as_the_runtime_says(monkeypatch, attention, length):
+    asked, compute = set(), jax.nn.dot_product_attention
+
+    def recorded(q, k, v, *, implementation, bias=None, **options):
+        asked.add((implementation, bias is None, options["is_causal"], q.shape[1]))
+        return compute(q, k, v, bias=bias, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", recorded)
+    module, bias = (
+        spec_of(Runtime("bfloat16", attention=attention)),
+        key_mask_bias(jnp.ones((2, 1))),
+    )
+    x = jnp.zeros((2, length, 16), jnp.bfloat16)
+    for options in ({}, {"is_causal": True}, {"bias": bias}):
+        jax.eval_shape(lambda p, o=options: module.bind(p)(x, **o), module.abstract())
+    even = length if attention == "xla" else 2 * math.ceil(length / 2)  # what cuDNN takes
+    assert asked == {
+        (attention, True, False, even),
+        (attention, True, True, even),
+        ("xla", False, False, length),
+    }
+
+
+@pytest.mark.parametrize("length", [4, 5])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_position_more_changes_no_number(length, is_causal):
+    qkv = jax.random.normal(jax.random.key(2), (3, 2, length, 2, 8))
+
+    def value_and_gradients(attend):
+        def loss(qkv):
+            return jnp.sum(jnp.sin(attend(*qkv)))
+
+        return jax.jit(jax.value_and_grad(loss))(qkv)
+
+    plain = value_and_gradients(
+        lambda *parts: jax.nn.dot_product_attention(*parts, is_causal=is_causal)
+    )
+    ours = value_and_gradients(lambda *parts: fused_attention(*parts, is_causal, "xla"))
+    # Only the order of sums may differ.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, ours)
+
+
+@pytest.mark.parametrize("length", [4, 5])
+def test_cudnn_has_a_kernel_for_it_forwards_and_backwards(monkeypatch, length):
+    # The program for CUDA, made without a GPU: JAX's own checks of shapes and dtypes run.
+    monkeypatch.setattr(
+        "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000
+    )
+    module = spec_of(Runtime("bfloat16", remat=True, attention="cudnn"))
+    x = jax.ShapeDtypeStruct((2, length, 16), jnp.bfloat16)
+    gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(module.bind(p)(x).astype(jnp.float32))))
+    lowered = gradient.trace(module.abstract(), x).lower(lowering_platforms=("cuda",))
+    kernels = set(re.findall(r"@(__cudnn\$\w+)", lowered.as_text()))
+    assert kernels == {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"}
+
+
+def test_xla_attention_is_what_jax_does_by_default(monkeypatch, params, x_blw):
+    ours = run(spec_of(), params, x_blw)
+    compute = jax.nn.dot_product_attention
+
+    def by_default(*arrays, implementation, **options):
+        assert implementation == "xla"
+        return compute(*arrays, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_default)
+    np.testing.assert_array_equal(ours, run(spec_of(), params, x_blw))
+
+
+def test_heads_that_cudnn_does_not_take_are_refused():
+    for changes, head in (({"heads": 4}, 4), ({"width": 288}, 144)):
+        with pytest.raises(ValueError, match=f"attention: cudnn takes heads .*, got {head} "):
+            spec_of(Runtime("bfloat16", attention="cudnn"), **changes).abstract()
+
+
+def test_attention_that_cannot_be_computed_is_refused():
+    with pytest.raises(ValueError, match="attention: expected one of xla, cudnn; got 'flash'"):
+        Runtime(attention="flash")
+    with pytest.raises(ValueError, match="attention: cudnn computes in bfloat16 or float16, and"):
+        Runtime("float32", attention="cudnn")
+    for dtype in ("bfloat16", "float16"):
+        assert Runtime(dtype, attention="cudnn").attention == "cudnn"
 
 
 def test_causal_outputs_see_nothing_later(params, x_blw):

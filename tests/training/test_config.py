@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import pytest
 
@@ -61,7 +63,7 @@ def test_settings_are_laid_over_the_recipe(recipe):
         ("learning_rate=1", r"did you mean --config\.optimizer\.learning_rate\?"),
         ("data.optimizer.b1=1", r"did you mean --config\.optimizer\.b1\?"),
         ("optimizer=adamw", r"a group of settings: .*optimizer\.name"),
-        ("zzz=1", "no such setting; known: batch_size, "),
+        ("zzz=1", "no such setting; known: attention, batch_size, "),
         ("batch_size=many", "batch_size: expected a whole number, found 'many'"),
         ("seed=1.5", "seed: expected a whole number, found '1.5'"),
         ("remat=perhaps", "remat: expected True or False, found 'perhaps'"),
@@ -111,6 +113,7 @@ def test_the_defaults_can_run():
         ("spike_factor", 0.5, "spike_factor: expected 0 for no limit, or more than 1, got 0.5"),
         ("on_nonfinite", "go", "on_nonfinite: expected one of stop, skip; got 'go'"),
         ("compute_dtype", "int8", "compute_dtype: expected one of auto, float32, bfloat16"),
+        ("attention", "flash", "attention: expected one of xla, cudnn; got 'flash'"),
         ("data.max_words", 2, "data.max_words: expected 3 or more, got 2; the start and the end"),
         ("data.caption_mode", "all", "expected one of random_caption, every_caption; got 'all'"),
         ("optimizer.name", "sgd", "optimizer.name: expected one of bert_adam, adamw; got 'sgd'"),
@@ -174,6 +177,44 @@ def test_auto_compute_dtype_follows_the_device(monkeypatch, backend, dtype):
     config.compute_dtype = "float8"
     with pytest.raises(ValueError, match="compute_dtype: expected float32, .*'float8'"):
         runtime_of(config)
+
+
+def device(platform, version, kind):
+    client = types.SimpleNamespace(platform_version=version)
+    return types.SimpleNamespace(platform=platform, client=client, device_kind=kind)
+
+
+NVIDIA = device("gpu", "PJRT C API\ncuda 12090", "NVIDIA H200")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        device("cpu", "cpu", "cpu"),
+        device("tpu", "PJRT C API\nTFRT TPU v5 lite", "TPU v5 lite"),
+        device("gpu", "PJRT C API\nrocm 60443", "AMD Instinct MI300X"),
+    ],
+)
+def test_fused_attention_is_refused_on_other_devices(monkeypatch, other):
+    monkeypatch.setattr(jax, "devices", lambda: [other])
+    config = default_config()
+    check_config(config)
+    config.update(attention="cudnn", compute_dtype="bfloat16")
+    needs = f"cudnn needs NVIDIA GPUs, and the devices are {other.device_kind}; set attention=xla"
+    with pytest.raises(ValueError, match=needs):
+        check_config(config)
+
+
+def test_fused_attention_on_an_nvidia_gpu_is_refused_in_float32_alone(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [NVIDIA])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = default_config()
+    config.attention = "cudnn"
+    check_config(config)  # auto is bfloat16 there
+    assert runtime_of(config).attention == "cudnn"
+    config.compute_dtype = "float32"
+    with pytest.raises(ValueError, match="attention: cudnn computes in bfloat16 or float16"):
+        check_config(config)
 
 
 def test_exact_and_plain_micro_batches_exclude_each_other():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.runtime import AttentionKind, Runtime
 from vtr_jax.sharding import rows_split
 
 Initializer = Callable[..., Array]
@@ -107,6 +107,30 @@ def recomputed(function: Callable[[Array], Array], x: Array) -> Array:
     return jax.checkpoint(function, prevent_cse=False)(x)
 
 
+def fused_attention(
+    q_blhe: Array, k_blhe: Array, v_blhe: Array, is_causal: bool, implementation: AttentionKind
+) -> Array:
+    """Attention within each row of [B,L,H,E] without a bias, for cuDNN; returns [B,L,H,E].
+
+    JAX refuses an odd L in training, with a bias or without one: it then gets one position more,
+    which no other sees.
+    """
+    b, length = q_blhe.shape[:2]
+    if length % 2 == 0:
+        return jax.nn.dot_product_attention(
+            q_blhe, k_blhe, v_blhe, is_causal=is_causal, implementation=implementation
+        )
+    more = ((0, 0), (0, 1), (0, 0), (0, 0))
+    mixed = jax.nn.dot_product_attention(
+        *(jnp.pad(each, more) for each in (q_blhe, k_blhe, v_blhe)),
+        is_causal=is_causal,
+        # Split as the rows are: each device's kernel reads a length for each of its own.
+        key_value_seq_lengths=rows_split(jnp.full(b, length, jnp.int32)),
+        implementation=implementation,
+    )
+    return mixed[:, :length]
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention with one matrix for query, key and value."""
 
@@ -115,7 +139,13 @@ class Attention(nnx.Module):
     ) -> None:
         if width % heads:
             raise ValueError(f"attention width {width} is not divisible by {heads} heads")
+        if runtime.attention == "cudnn" and (width // heads % 8 or width // heads > 128):
+            raise ValueError(
+                f"attention: cudnn takes heads whose width is a multiple of 8 up to 128, got "
+                f"{width // heads} ({width} over {heads} heads); set attention=xla"
+            )
         self.heads = heads
+        self.implementation = runtime.attention
         self.qkv = linear(width, 3 * width, init.qkv, runtime, rngs)
         self.out = linear(width, width, init.out, runtime, rngs)
 
@@ -125,7 +155,13 @@ class Attention(nnx.Module):
         # Gradients of parts of a split are put side by side; those of slices padded and added.
         parts = jnp.split(rows_times(self.qkv, x_blw), 3, axis=-1)
         q, k, v = (part.reshape(b, length, self.heads, width // self.heads) for part in parts)
-        mixed = jax.nn.dot_product_attention(q, k, v, bias=bias, is_causal=is_causal)
+        # cuDNN takes a bias only as [.., L, L] and differentiates it.
+        if bias is None and self.implementation == "cudnn":
+            mixed = fused_attention(q, k, v, is_causal, self.implementation)
+        else:
+            mixed = jax.nn.dot_product_attention(
+                q, k, v, bias=bias, is_causal=is_causal, implementation="xla"
+            )
         return rows_times(self.out, mixed.reshape(b, length, width))
 
 

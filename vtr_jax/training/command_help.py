@@ -22,6 +22,7 @@ USUAL_SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("optimizer.coef_lr", "1e-3", "times that for CLIP itself"),
     ("optimizer.freeze_layer_num", "0", "-1 nothing, 0 embeddings, n also the first n blocks"),
     ("compute_dtype", "bfloat16", "auto: float32 on CPU, bfloat16 on accelerators"),
+    ("attention", "cudnn", "fused, NVIDIA GPUs in bfloat16; not tried on one; default xla"),
     ("remat", "True", "less memory, more time"),
     ("mesh.fsdp", "8", "devices over which parameters are split"),
     ("eval_every", "500", "steps; 0: after every epoch"),

@@ -14,7 +14,7 @@ from vtr_jax.data.batch_plan import CAPTION_MODES
 from vtr_jax.evaluation.evaluate import FRAME_CHOICES, FRAME_ORDERS
 from vtr_jax.evaluation.metrics import RECALL_LEVELS
 from vtr_jax.models.clip import CLIP_PRESETS, ClipConfig, clip_config
-from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.runtime import ATTENTIONS, Runtime, check_attention_device
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION
 
 # Lowest value of whole numbers, with the reason where it is no plain sense.
@@ -58,6 +58,7 @@ _RANGES = {
 _NOT_ZERO = ("optimizer.learning_rate", "optimizer.eps", "optimizer.max_grad_norm")
 _CHOICES = {
     "compute_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "attention": ATTENTIONS,
     "on_nonfinite": ("stop", "skip"),
     "optimizer.name": ("bert_adam", "adamw"),
     "data.caption_mode": CAPTION_MODES,
@@ -160,6 +161,7 @@ def default_config() -> ConfigDict:
     config.batch_size = 128  # clips a step, over all devices
     config.epochs = 5
     config.compute_dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU
+    config.attention = "xla"  # or cudnn: fused, on NVIDIA GPUs in bfloat16 or float16
     # Micro-batches a step, as in the originals: a caption then only meets the clips of its
     # micro-batch as negatives, batch_size / gradient_accumulation_steps of them.
     config.gradient_accumulation_steps = 1
@@ -189,7 +191,10 @@ def default_config() -> ConfigDict:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raise ValueError for the first setting that no run can have, with what is expected."""
+    """Raise ValueError for the first setting that no run can have, with what is expected.
+
+    So is a setting that needs other devices than those of this machine.
+    """
     for name, least in _LEAST.items():
         if _setting(config, name) < least:
             raise ValueError(
@@ -202,6 +207,7 @@ def check_config(config: ConfigDict) -> None:
         if _setting(config, name) not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name}: expected one of {known}; got {_setting(config, name)!r}")
+    _check_attention(config)
     RandAugment.parse(config.data.augmentation)
     _check_micro_batches(config.batch_size, config.gradient_accumulation_steps)
     _check_micro_batch_size(config)
@@ -220,6 +226,12 @@ def _check_range(name: str, value: float, lowest: float, highest: float, closed:
     least = "more than" if name in _NOT_ZERO else "at least"
     most = "" if highest == math.inf else f" and {'at most' if closed else 'below'} {highest:g}"
     raise ValueError(f"{name}: expected {least} {lowest:g}{most}, got {value:g}")
+
+
+def _check_attention(config: ConfigDict) -> None:
+    if config.attention == "cudnn":
+        check_attention_device(config.attention, jax.devices()[0])
+        runtime_of(config)  # refuses float32, which "auto" may stand for
 
 
 def _check_micro_batches(batch_size: int, micro_batches: int) -> None:
@@ -260,4 +272,4 @@ def runtime_of(config: ConfigDict) -> Runtime:
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return Runtime(dtype, config.remat, config.tile, config.cross_tile)
+    return Runtime(dtype, config.remat, config.tile, config.cross_tile, config.attention)

@@ -12,13 +12,14 @@ from vtr_jax.lock import LOCK_FILE
 
 RUN_FILE = "run.json"
 
-# Settings that may differ when a run is resumed. How the model is computed changes the last bits
-# (more of them for compute_dtype), as the mesh does, which decides the order of sums; what to do
-# about a bad step, nothing else. init is read by the first start alone. The others change no
-# parameter.
+# Settings that may differ when a run is resumed. How the model is computed (tiles, micro-batches)
+# changes the last bits of sums, as the mesh does; compute_dtype and attention change more of them.
+# on_nonfinite and spike_factor decide about bad steps alone. init is read by the first start alone.
+# The others change no parameter.
 FREE_SETTINGS = (
     "init",
     "compute_dtype",
+    "attention",
     "remat",
     "tile",
     "cross_tile",
