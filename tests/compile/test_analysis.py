@@ -20,7 +20,7 @@ from vtr_jax.compile.analysis import (
     step_flops,
 )
 from vtr_jax.compile.chips import CHIPS, chip_of
-from vtr_jax.compile.roofline import roofline
+from vtr_jax.compile.roofline import Roofline, roofline
 from vtr_jax.compile.search import Outcome, Trial, search, search_table, trials
 from vtr_jax.compile.text import report_text
 from vtr_jax.training.command import read_config
@@ -74,6 +74,18 @@ def test_rematerialisation_adds_operations_but_not_to_the_models_own(config):
     assert model_flops(config) == step_flops(abstract_step(config))
 
 
+def test_fused_attention_counts_the_same_operations_and_is_refused_without_a_gpu(config):
+    step = abstract_step(config)
+    runtime = dataclasses.replace(
+        step.settings.runtime, compute_dtype="bfloat16", attention="cudnn"
+    )
+    fused = dataclasses.replace(step, settings=dataclasses.replace(step.settings, runtime=runtime))
+    assert step_flops(fused) == step_flops(step)
+    config.attention = "cudnn"
+    with pytest.raises(ValueError, match="attention: cudnn needs NVIDIA GPUs"):
+        compile_step(config, jax.devices()[:1])
+
+
 @pytest.fixture(scope="module")
 def report(request):
     path = request.config.rootpath / "configs" / "clip4clip.py"
@@ -92,6 +104,8 @@ def test_a_report_on_this_machine_has_everything_but_a_roofline(report):
     assert memory.aliased > 0.9 * parameters_and_moments  # the state is taken over
     assert memory.peak < memory.arguments + memory.temporaries + memory.output
     assert measured.traffic > memory.arguments
+    assert measured.traffic == sum(measured.traffic_by_kind.values())
+    assert measured.traffic_by_kind["products"] > 0 < measured.score_traffic < measured.traffic
     assert measured.collectives == {} and measured.sent == 0
     assert measured.roofline is None and measured.fits and measured.unknown_loops == ()
     text = report_text(config, measured)
@@ -186,6 +200,44 @@ def test_a_search_sorts_what_fits_first_and_marks_the_rest(config, report):
     table = search_table(outcomes)
     assert table.count("DOES NOT FIT: needs 20GB") == fits.count(False)
     assert not Outcome(ways[0], None, "why").fits
+
+
+def test_outcomes_are_sorted_by_verdict_before_time(report):
+    way, measured = Trial(1, 1, False, 0), report[1]
+    peak = measured.memory.peak
+
+    def outcome(step, limit, stated):
+        memory = dataclasses.replace(measured.memory, limit=limit, stated_peak=stated)
+        line = Roofline(step, 0.0, 0.0, 0.5)
+        return Outcome(way, dataclasses.replace(measured, memory=memory, roofline=line))
+
+    fits, slower_fits = outcome(4.0, peak, peak), outcome(5.0, peak, peak)
+    may_fit, slower_may_fit = outcome(2.0, peak - 1, peak // 2), outcome(3.0, peak - 1, peak // 2)
+    does_not_fit, refused = outcome(1.0, peak // 3, peak // 2), Outcome(way, None, "why")
+    expected = [fits, slower_fits, may_fit, slower_may_fit, does_not_fit, refused]
+    assert sorted(reversed(expected), key=lambda each: each.order) == expected
+
+
+def test_a_sixteenth_is_tried_only_on_a_mesh_where_nothing_else_fits(config, report):
+    config.batch_size = 128
+
+    def compiled(changed, devices):
+        if changed.mesh.fsdp == 1:
+            raise DoesNotFit("needs 20GB of the 16GB a chip has")
+        return report[1]
+
+    outcomes = search(config, [None] * 8, compiled, lambda line: None)
+    sixteenths = [each.trial for each in outcomes if each.trial.micro_batch_size == 8]
+    assert sixteenths == [Trial(1, 1, True, 8), Trial(1, 2, True, 8)]
+    assert {each.trial.micro_batch_size for each in outcomes} == {0, 32, 8}
+    assert search_table(outcomes).startswith("tried: mesh, remat and micro_batch_size, in place")
+
+
+def test_a_search_leaves_accumulated_gradients_alone(config):
+    config.update(batch_size=64, gradient_accumulation_steps=2)
+    assert {way.micro_batch_size for way in trials(config, 8)} == {0}
+    config.batch_size = 8  # 4 at once: only tensor=2 leaves each device a row
+    assert {way.mesh for way in trials(config, 8)} == {(1, 2)}
 
 
 def test_a_search_that_no_mesh_divides_is_refused(config):

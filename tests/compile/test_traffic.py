@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vtr_jax.compile.traffic import memory_traffic
+import pytest
+
+from vtr_jax.compile.traffic import bytes_by_kind, memory_traffic, score_bytes
 from vtr_jax.hlo import read_program
 
 # Ten turns: a slice of the stack is read, added to x, written back in place; on_chip never moves.
@@ -47,16 +49,20 @@ ENTRY %main (state: (s32[], f32[10,256])) -> (s32[], f32[10,256]) {
 ROW = 256 * 4
 
 
+def traffic(text):
+    return sum(move.bytes for move in memory_traffic(read_program(text)))
+
+
 def test_slices_count_as_slices_and_loops_as_often_as_they_turn():
     # Cut: read and write a row. Negated: read it, then write it. Put: read and write it.
-    assert memory_traffic(read_program(LOOP)) == 10 * 6 * ROW
+    assert traffic(LOOP) == 10 * 6 * ROW
 
 
 def test_a_whole_operand_counts_whole():
     text = LOOP.replace(
         "dynamic-slice(%stack, %turn, %zero), dynamic_slice_sizes={1,256}", "sort(%stack)"
     )
-    assert memory_traffic(read_program(text)) == 10 * (6 + 9) * ROW
+    assert traffic(text) == 10 * (6 + 9) * ROW
 
 
 def test_a_copy_in_the_background_is_read_and_written_once():
@@ -67,4 +73,52 @@ def test_a_copy_in_the_background_is_read_and_written_once():
   ROOT %done = f32[8,256]{1,0} copy-done(%begun)
 }
 """
-    assert memory_traffic(read_program(text)) == (8 + 8 + 2) * ROW
+    assert traffic(text) == (8 + 8 + 2) * ROW
+
+
+# Scores of 3 tokens by 3, their exponentials, a sum over devices, a copy to another layout.
+KINDS_TEXT = """%scaled (q: f32[2,3,8], k: f32[2,3,8]) -> f32[2,3,3] {
+  %q = f32[2,3,8]{2,1,0} parameter(0)
+  %k = f32[2,3,8]{2,1,0} parameter(1)
+  %scores = f32[2,3,3]{2,1,0} dot(%q, %k), lhs_contracting_dims={2}, rhs_contracting_dims={2}
+  ROOT %scaled_scores = f32[2,3,3]{2,1,0} multiply(%scores, %scores)
+}
+
+%turned (x: f32[2,3,8]) -> f32[3,2,8] {
+  %x = f32[2,3,8]{2,1,0} parameter(0)
+  ROOT %transposed = f32[3,2,8]{2,1,0} transpose(%x), dimensions={1,0,2}
+}
+
+ENTRY %main (q: f32[2,3,8], k: f32[2,3,8]) -> f32[3,2,8] {
+  %q = f32[2,3,8]{2,1,0} parameter(0)
+  %k = f32[2,3,8]{2,1,0} parameter(1)
+  %product = f32[2,3,3]{2,1,0} fusion(%q, %k), kind=kOutput, calls=%scaled
+  %weights = f32[2,3,3]{2,1,0} exponential(%product)
+  %summed = f32[2,3,8]{2,1,0} all-reduce-start(%q), channel_id=1, replica_groups={{0,1}}
+  %done = f32[2,3,8]{2,1,0} all-reduce-done(%summed)
+  ROOT %other = f32[3,2,8]{2,1,0} fusion(%done), kind=kLoop, calls=%turned
+}
+"""
+
+
+def test_traffic_is_split_by_what_it_is_for():
+    moves = memory_traffic(read_program(KINDS_TEXT))
+    tokens, scores = 2 * 3 * 8 * 4, 2 * 3 * 3 * 4
+    assert bytes_by_kind(moves) == {
+        "products": 2 * tokens + scores,
+        "exchanges": 2 * tokens,
+        "copies": 2 * tokens,
+        "others": 2 * scores,
+    }
+    assert score_bytes(moves, 3) == 3 * scores
+    assert score_bytes(moves, 8) == 0
+
+
+@pytest.mark.parametrize("target", ["__cublas$gemm", "__onednn$matmul", "__cudnn$fmhaSoftmax"])
+def test_products_of_a_library_are_products(target):
+    text = f"""ENTRY %main (x: f32[8,8]) -> f32[8,8] {{
+  %x = f32[8,8]{{1,0}} parameter(0)
+  ROOT %y = f32[8,8]{{1,0}} custom-call(%x, %x), custom_call_target="{target}"
+}}
+"""
+    assert bytes_by_kind(memory_traffic(read_program(text)))["products"] == 3 * 8 * 8 * 4

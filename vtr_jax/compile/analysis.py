@@ -18,10 +18,11 @@ from vtr_jax.collectives import collective_totals, collectives
 from vtr_jax.compile.chips import Chip, chip_of
 from vtr_jax.compile.flops import matmul_flops
 from vtr_jax.compile.roofline import Roofline, roofline
-from vtr_jax.compile.traffic import memory_traffic
+from vtr_jax.compile.traffic import bytes_by_kind, memory_traffic, score_bytes
 from vtr_jax.hlo import read_program
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
+from vtr_jax.models.runtime import check_attention_device
 from vtr_jax.sharding import check_batch_divides, make_mesh
 from vtr_jax.training.config import check_config, clip_of, runtime_of
 from vtr_jax.training.optimizer import warmup_cosine
@@ -67,8 +68,9 @@ class StepReport:
 
     devices of kind. mesh: sizes of its axes. memory, traffic (bytes moved to and from it) and sent
     (bytes): of one device. flops: as matmul_flops, of all devices; model_flops: without what
-    rematerialisation and cached gradients compute twice. collectives: collective_totals. roofline:
-    None where the chip's figures are not known.
+    rematerialisation and cached gradients compute twice. traffic_by_kind: its parts, as Move.kind.
+    score_traffic: the bytes in it of frames' attention scores and weights. collectives:
+    collective_totals. roofline: None where the chip's figures are not known.
     """
 
     kind: str
@@ -78,6 +80,8 @@ class StepReport:
     flops: int
     model_flops: int
     traffic: int
+    traffic_by_kind: dict[str, int]
+    score_traffic: int
     sent: float
     collectives: dict[str, dict[str, int]]
     roofline: Roofline | None
@@ -140,8 +144,13 @@ def abstract_step(config: ConfigDict) -> AbstractStep:
 
 
 def step_flops(step: AbstractStep) -> int:
-    """Operations of a step's matrix products, what it computes twice included."""
-    function = functools.partial(train_step, settings=step.settings)
+    """Operations of a step's matrix products, what it computes twice included.
+
+    Attention counts as XLA computes it: products inside cuDNN's are not in the traced step.
+    """
+    runtime = dataclasses.replace(step.settings.runtime, attention="xla")
+    settings = dataclasses.replace(step.settings, runtime=runtime)
+    function = functools.partial(train_step, settings=settings)
     return matmul_flops(function, step.state, step.batch, step.key)
 
 
@@ -161,9 +170,10 @@ def model_flops(config: ConfigDict) -> int:
 def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> StepReport:
     """Compile the train step of a config for some devices, real or described.
 
-    Raises ValueError for a mesh or a batch that does not fit the devices, DoesNotFit where the
-    compiler finds too little memory.
+    Raises ValueError for a mesh, a batch or an attention that does not fit the devices, DoesNotFit
+    where the compiler finds too little memory.
     """
+    check_attention_device(config.attention, devices[0])
     mesh = make_mesh(config.mesh.to_dict(), devices)
     step = abstract_step(config)
     check_batch_divides(
@@ -213,7 +223,8 @@ def report_of(
     program = read_program(text)
     exchanges = collectives(program, devices)
     sent = sum(each.sent for each in exchanges)
-    traffic, flops, once = memory_traffic(program), step_flops(step), model_flops(step.config)
+    moves, flops, once = memory_traffic(program), step_flops(step), model_flops(step.config)
+    traffic = sum(move.bytes for move in moves)
     chip = chip_of(kind)
     return StepReport(
         kind=kind,
@@ -223,6 +234,8 @@ def report_of(
         flops=flops,
         model_flops=once,
         traffic=traffic,
+        traffic_by_kind=bytes_by_kind(moves),
+        score_traffic=score_bytes(moves, step.settings.config.clip.vision.patches + 1),
         sent=sent,
         collectives=collective_totals(exchanges),
         roofline=roofline(chip, devices, flops, once, traffic, sent) if chip else None,

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search",
         action="store_true",
-        help="try meshes, rematerialisation and micro-batches, best first; a minute or more each",
+        help="try values of mesh, remat and micro_batch_size, in place of those given, best "
+        "first; a minute or more each",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 

@@ -11,8 +11,12 @@ from ml_collections import ConfigDict
 from vtr_jax.compile.analysis import DoesNotFit, StepReport, compile_step
 from vtr_jax.compile.text import gigabytes
 
-# Shares of the batch whose activations are in memory at once.
+# Shares of the batch whose activations are in memory at once; the last one only on a mesh where
+# nothing else fits, and rematerialised, because each compilation takes a minute or more.
 MICRO_BATCHES = (1, 4)
+LAST_MICRO_BATCHES = 16
+
+VERDICTS = ("fits", "may fit", "does not fit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Trial:
     tensor: int
     remat: bool
     micro_batch_size: int
+
+    @property
+    def mesh(self) -> tuple[int, int]:
+        """The sizes of the axes fsdp and tensor."""
+        return self.fsdp, self.tensor
 
     def applied(self, config: ConfigDict) -> ConfigDict:
         """A copy of a config that trains this way."""
@@ -51,28 +60,43 @@ class Outcome:
         return self.report is not None and self.report.fits
 
     @property
-    def order(self) -> tuple[bool, float, float]:
-        """Sorts what fits first, then the shorter step, then the smaller peak of memory."""
+    def order(self) -> tuple[int, float, float]:
+        """Sorts by verdict, what the compiler refused last, then by step, then by memory."""
         if self.report is None:
-            return (True, float("inf"), float("inf"))
+            return (len(VERDICTS), 0.0, 0.0)
         line = self.report.roofline
-        return (not self.fits, line.step if line else 0.0, float(self.report.memory.peak))
+        verdict = VERDICTS.index(self.report.verdict)
+        return (verdict, line.step if line else 0.0, float(self.report.memory.peak))
 
 
 def trials(config: ConfigDict, devices: int) -> Iterator[Trial]:
-    """The ways worth trying: parameters whole, split over a few devices, or over all."""
+    """The ways worth trying: parameters whole, split over a few devices, or over all.
+
+    Mesh by mesh, the smallest micro-batches of each last.
+    """
     few = next((size for size in (8, 4, 2) if devices % size == 0 and size < devices), None)
     meshes = [(1, 1), (devices, 1), *([(few, 1), (1, 2)] if few else [])]
+    at_once = config.batch_size // config.gradient_accumulation_steps
     for fsdp, tensor in dict.fromkeys(meshes):
-        for share in MICRO_BATCHES if "micro_batch_size" in config else (1,):
-            size = config.batch_size // share
-            parts = devices // tensor
-            if config.batch_size % parts or (share > 1 and (size * share != config.batch_size)):
+        for share in _shares(config):
+            size = at_once // share
+            if at_once % share or size % (devices // tensor):
                 continue
-            if size % parts:
-                continue
-            for remat in (False, True):
+            for remat in (True,) if share == LAST_MICRO_BATCHES else (False, True):
                 yield Trial(fsdp, tensor, remat, 0 if share == 1 else size)
+
+
+def _shares(config: ConfigDict) -> tuple[int, ...]:
+    # Accumulated gradients and cached ones exclude each other.
+    alone = "micro_batch_size" not in config or config.gradient_accumulation_steps > 1
+    return (1,) if alone else (*MICRO_BATCHES, LAST_MICRO_BATCHES)
+
+
+def _needless(trial: Trial, config: ConfigDict, outcomes: Sequence[Outcome]) -> bool:
+    """Whether a trial is the last resort of a mesh on which something fits already."""
+    return trial.micro_batch_size * LAST_MICRO_BATCHES == config.batch_size and any(
+        outcome.fits and outcome.trial.mesh == trial.mesh for outcome in outcomes
+    )
 
 
 def search(
@@ -85,8 +109,10 @@ def search(
 
     Raises ValueError where no mesh of these devices divides the batch.
     """
-    outcomes = []
+    outcomes: list[Outcome] = []
     for trial in trials(config, len(devices)):
+        if _needless(trial, config, outcomes):
+            continue
         try:
             outcome = Outcome(trial, report_of(trial.applied(config), devices))
         except DoesNotFit as error:
@@ -100,6 +126,8 @@ def search(
     return sorted(outcomes, key=lambda outcome: outcome.order)
 
 
+TRIED = "tried: mesh, remat and micro_batch_size, in place of what the config says of them"
+LEGEND = "times in ms, at least; micro 0: the whole batch at once"
 HEADER = (
     f"{'fsdp':>5} {'tensor':>6} {'remat':>5} {'micro':>6} {'peak':>11} {'compute':>9} "
     f"{'memory':>9} {'links':>9} {'step':>9} {'MFU':>4}"
@@ -109,9 +137,7 @@ HEADER = (
 def search_table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes in their order as a table; what does not fit is marked."""
     rows = [f"  {outcome_line(outcome)}" for outcome in outcomes]
-    return "\n".join(
-        [f"  {HEADER}", *rows, "times in ms, at least; micro 0: the whole batch at once"]
-    )
+    return "\n".join([TRIED, f"  {HEADER}", *rows, LEGEND])
 
 
 def outcome_line(outcome: Outcome) -> str:

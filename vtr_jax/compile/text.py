@@ -31,6 +31,7 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "micro_batch_size": config.get("micro_batch_size", 0),
         "compute_dtype": config.compute_dtype,
+        "attention": config.attention,
         "remat": config.remat,
     }
 
@@ -73,6 +74,7 @@ def report_text(config: ConfigDict, report: StepReport) -> str:
         f"  operations   {report.flops / 1e12:9.2f} TFLOP, the model's own "
         f"{report.model_flops / 1e12:.2f}",
         f"  memory moved {gigabytes(report.traffic)} a device",
+        *_traffic_lines(report),
         f"  sent         {gigabytes(report.sent)} a device",
         *_collective_lines(report),
         "",
@@ -104,6 +106,15 @@ def _of_limit(report: StepReport) -> str:
     share = 100 * report.memory.peak / limit
     verdict = "" if report.fits else f": {report.verdict.upper()}"
     return f" of {gigabytes(limit).strip()}, {share:.0f}%{verdict}"
+
+
+def _traffic_lines(report: StepReport) -> list[str]:
+    kinds = [f"    {kind:<18} {gigabytes(size)}" for kind, size in report.traffic_by_kind.items()]
+    return [
+        *kinds,
+        f"    of all these       {gigabytes(report.score_traffic)} of scores and weights of "
+        "frames' attention",
+    ]
 
 
 def _collective_lines(report: StepReport) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
 
-from vtr_jax.hlo import Computation, Instruction, Program
+from vtr_jax.collectives import KINDS as EXCHANGES
+from vtr_jax.hlo import Computation, HloArray, Instruction, Program
 
 # They name, wait or call; what they call is counted by itself.
 MOVES_NOTHING = frozenset(
@@ -26,36 +29,104 @@ MOVES_NOTHING = frozenset(
 )
 RESHAPES = frozenset({"bitcast", "convert", "copy", "reshape", "transpose"})
 SLICES = frozenset({"dynamic-slice", "slice", "gather"})
+PRODUCTS = frozenset({"dot", "convolution"})
+# What a library computes; "fmha" is cuDNN's attention.
+LIBRARY_PRODUCTS = re.compile(r'custom_call_target="[^"]*(gemm|matmul|conv|fmha)', re.IGNORECASE)
+# A fusion of these alone computes nothing.
+COPIES = frozenset(
+    {
+        *("parameter", "constant", "tuple", "get-tuple-element", "bitcast"),
+        *("copy", "transpose", "reshape", "concatenate"),
+        *("slice", "dynamic-slice", "dynamic-update-slice"),
+    }
+)
+KINDS = ("products", "exchanges", "copies", "others")
 # Where the results of a copy that runs in the background hold its destination.
 DESTINATION = {"copy-start": 0, "slice-start": 1}
 
 
-def memory_traffic(program: Program) -> int:
-    """Bytes read and written in main memory by one run of the program on one device.
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """Bytes of one array that an instruction reads or writes, in all its runs together.
+
+    kind: of the instruction, one of KINDS: matrix products with what is fused to them, exchanges
+    between devices, copies to another place or layout, all others. shape: of the whole array.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def memory_traffic(program: Program) -> list[Move]:
+    """What one run of the program on one device reads and writes in main memory.
 
     Every instruction outside a fusion reads its operands and writes its result; a fusion that
     only cuts a slice out of an operand reads the slice, one that updates a slice in place writes
     that. Arrays that the compiler keeps on the chip move nothing.
     """
-    total = 0
+    found = []
     for computation, instruction in program.running():
         if computation.fused or _moves_nothing(instruction):
             continue
-        read = sum(_reads(program, computation, instruction))
-        total += computation.times * (read + _writes(program, computation, instruction))
-    return total
+        kind = _kind(program, instruction)
+        moved = (
+            *_reads(program, computation, instruction),
+            *_writes(program, computation, instruction),
+        )
+        found += [Move(kind, shape, computation.times * size) for shape, size in moved]
+    return found
+
+
+def bytes_by_kind(moves: Iterable[Move]) -> dict[str, int]:
+    """The bytes of each of KINDS."""
+    totals = dict.fromkeys(KINDS, 0)
+    for move in moves:
+        totals[move.kind] += move.bytes
+    return totals
+
+
+def score_bytes(moves: Iterable[Move], tokens: int) -> int:
+    """Bytes of arrays with two axes of that many tokens: scores and weights of an attention."""
+    return sum(move.bytes for move in moves if move.shape.count(tokens) > 1)
+
+
+def _kind(program: Program, instruction: Instruction) -> str:
+    inside = list(_inside(program, instruction))
+    opcodes = {each.opcode.removesuffix("-start") for each in inside}
+    if opcodes & PRODUCTS or any(LIBRARY_PRODUCTS.search(each.attributes) for each in inside):
+        return "products"
+    if opcodes.intersection(EXCHANGES):
+        return "exchanges"
+    return "copies" if opcodes <= COPIES else "others"
+
+
+def _inside(program: Program, instruction: Instruction) -> Iterator[Instruction]:
+    """An instruction, or all that its fusion is made of."""
+    called = _fused(program, instruction)
+    if called is None:
+        yield instruction
+        return
+    for each in called.instructions.values():
+        yield from _inside(program, each)
 
 
 def _moves_nothing(instruction: Instruction) -> bool:
     return instruction.opcode in MOVES_NOTHING or instruction.opcode.endswith("-done")
 
 
-def _reads(program: Program, computation: Computation, instruction: Instruction) -> Iterator[int]:
+def _reads(
+    program: Program, computation: Computation, instruction: Instruction
+) -> Iterator[tuple[tuple[int, ...], int]]:
     for index, name in enumerate(instruction.operands):
         operand = computation.instructions[name]
         if any(array.space for array in operand.arrays):
             continue
-        yield _part_read(program, instruction, index, operand.bytes)
+        yield _shape(operand.arrays), _part_read(program, instruction, index, operand.bytes)
+
+
+def _shape(arrays: tuple[HloArray, ...]) -> tuple[int, ...]:
+    return arrays[0].shape if len(arrays) == 1 else ()
 
 
 def _part_read(program: Program, instruction: Instruction, index: int, whole: int) -> int:
@@ -94,7 +165,9 @@ def _used(program: Program, called: Computation, name: str, whole: int) -> int:
     return total
 
 
-def _writes(program: Program, computation: Computation, instruction: Instruction) -> int:
+def _writes(
+    program: Program, computation: Computation, instruction: Instruction
+) -> list[tuple[tuple[int, ...], int]]:
     arrays = instruction.arrays
     if instruction.opcode in DESTINATION:
         arrays = arrays[DESTINATION[instruction.opcode] :][:1]
@@ -105,11 +178,11 @@ def _writes(program: Program, computation: Computation, instruction: Instruction
         else [_updated(program, computation, instruction.name)]
     )
     parts += [None] * (len(arrays) - len(parts))
-    return sum(
-        array.bytes if part is None else min(part, array.bytes)
+    return [
+        (array.shape, array.bytes if part is None else min(part, array.bytes))
         for array, part in zip(arrays, parts, strict=False)
         if not array.space
-    )
+    ]
 
 
 def _root_parts(program: Program, called: Computation) -> list[int | None]:
