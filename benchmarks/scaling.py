@@ -1,11 +1,12 @@
 """Compiles train steps for TPU slices and makes the tables of docs/scaling.md.
 
     python benchmarks/scaling.py            what benchmarks/scaling.json lacks, then the table
+    python benchmarks/scaling.py --again    every row anew, then the table
     python benchmarks/scaling.py --table    the table alone
 
 Needs vtr_jax[compile] and no TPU. Each row is one `vtr compile --json` in a process of its own: a
-minute or two on two quiet cores. A row is written as soon as it is there, so that the command can
-be stopped and started again.
+minute or two on two quiet cores. A row is written as soon as it is there, with the commit that made
+it, so that the command can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -93,17 +94,33 @@ ROWS = (
     Row("InternVideo L/14", 12, "v5e:2x4"),
     *(Row(model, 12, "v5p:2x2x2") for model in MODELS),
     *(Row(model, 12, "v5e:8x8") for model in MODELS),
+    *(Row(model, 12, "v5p:4x4x4") for model in MODELS),
+    Row("ViT-L/14", 64, "v5e:8x8", 2),
     *(Row(model, 64, "v5p:8x8x8", 2) for model in MODELS),
 )
 
 
+def commit() -> str:
+    """The checkout's commit, abbreviated; "+" where what is compiled differs from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "vtr_jax", "configs")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
+
 def compiled(row: Row) -> dict[str, Any]:
-    """What the command says about a row: its JSON, or {"failed": its last line}."""
+    """What the command says about a row: its JSON, or {"failed": its last line}; and the commit."""
+    made_by = {"commit": commit()}
     command = [sys.executable, "-m", "vtr_jax.cli", "compile", "--json", *row.arguments()]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if ran.returncode:
-        return {"failed": ran.stderr.strip().splitlines()[-1]}
-    return json.loads(ran.stdout)
+        return {**made_by, "failed": ran.stderr.strip().splitlines()[-1]}
+    return {**made_by, **json.loads(ran.stdout)}
 
 
 COLUMNS = (
@@ -162,11 +179,13 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Compile what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--table", action="store_true", help="compile nothing")
-    only_table = parser.parse_args().table
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--table", action="store_true", help="compile nothing")
+    which.add_argument("--again", action="store_true", help="compile every row anew")
+    given = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for row in ROWS:
-        if only_table or row.name in results:
+        if given.table or (row.name in results and not given.again):
             continue
         results[row.name] = compiled(row)
         print(row.name, results[row.name].get("failed", ""), file=sys.stderr, flush=True)
