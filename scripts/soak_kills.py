@@ -118,7 +118,10 @@ def kill_once(
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """What differs between the last checkpoints and the logs of two runs, bit by bit."""
+    """What differs between the last checkpoints and the logs of two runs, bit by bit.
+
+    How fast they were is no difference.
+    """
     if checkpoint_steps(ours) != checkpoint_steps(theirs):
         return [f"checkpoints: {checkpoint_steps(ours)} and {checkpoint_steps(theirs)}"]
     step = checkpoint_steps(ours)[-1]
@@ -128,9 +131,15 @@ def differences(ours: Path, theirs: Path) -> list[str]:
         for name in sorted(one.keys() | two.keys())
         if name not in one or name not in two or one[name].tobytes() != two[name].tobytes()
     ]
-    if (ours / LOG_FILE).read_bytes() != (theirs / LOG_FILE).read_bytes():
+    if _log_lines(ours) != _log_lines(theirs):
         found.append(LOG_FILE)
     return found
+
+
+def _log_lines(workdir: Path) -> list[bytes]:
+    """The lines of a run's log but those of its speed, which no two runs share."""
+    lines = (workdir / LOG_FILE).read_bytes().splitlines()
+    return [line for line in lines if not line.startswith(b'{"kind": "speed"')]
 
 
 def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:

@@ -79,7 +79,13 @@ def test_what_a_run_writes_down(tiny_run, tiny_config):
     evaluations = [record for record in records if record["kind"] == "evaluation"]
     assert [record["step"] for record in evaluations] == [8, 16, 24, 32]
     assert {"t2v R@1", "t2v MdR", "v2t R@10", "v2t queries"} <= evaluations[0].keys()
-    assert not any("seconds" in name or "waiting" in name for r in records for name in r)
+    # What no two runs share is in records of its own, one for every printed line.
+    speeds = [record for record in records if record["kind"] == "speed"]
+    assert [record["step"] for record in speeds] == [8, 16, 24, 32]
+    assert all(r.keys() == {"kind", "step", "clips_per_second", "waiting_share"} for r in speeds)
+    assert all(r["clips_per_second"] > 0 and 0 <= r["waiting_share"] < 1 for r in speeds)
+    others = [record for record in records if record["kind"] != "speed"]
+    assert not any("second" in name or "waiting" in name for r in others for name in r)
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(tiny_run):
@@ -213,7 +219,9 @@ def test_speed_leaves_evaluation_out(tiny_config, monkeypatch):
     clock = iter([10.0, 110.0, 120.0])
     monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=clock.__next__))
     run = type("Run", (), {"config": tiny_config(), "schedule": staticmethod(lambda step: 1.0)})
-    measured = progress.Progress(run, log=None, window_start=0.0)
+    log = []
+    writes = types.SimpleNamespace(write=lambda *record: log.append(record))
+    measured = progress.Progress(run, log=writes, window_start=0.0)
     for step in (1, 2):
         measured.add(step, {"loss": np.float32(1)}, waited=4.0)
     with measured.pause():
@@ -222,6 +230,8 @@ def test_speed_leaves_evaluation_out(tiny_config, monkeypatch):
     # Two batches of eight in 20 of the 120 seconds; 100 went to evaluation.
     assert values["clips_per_second"] == pytest.approx(2 * 8 / 20)
     assert values["waiting_share"] == pytest.approx(8 / 20)
+    names = ("clips_per_second", "waiting_share")
+    assert log == [("speed", 2, {name: values[name] for name in names})]
 
 
 def test_skipped_clips_are_told(tiny_config, tiny_dataset, tmp_path, monkeypatch, capsys):

@@ -98,17 +98,20 @@ class Progress:
         }
 
     def window(self, step: int, latest: dict[str, float]) -> dict[str, float]:
-        """The latest metrics with speed and waiting share since the last call."""
+        """The latest metrics with speed and waiting share since the last call.
+
+        The latter two are logged as records of their own: those of training are the same in every
+        run with the same settings, bit by bit.
+        """
         now = time.perf_counter()
         seconds = max(now - self.window_start, 1e-9)
-        values = {
-            **latest,
-            **self._rates(step, latest),
+        speed = {
             "clips_per_second": self.steps * self.run.config.batch_size / seconds,
             "waiting_share": self.waiting / seconds,
         }
+        self.log.write("speed", step, speed)
         self.window_start, self.waiting, self.steps = now, 0.0, 0
-        return values
+        return {**latest, **self._rates(step, latest), **speed}
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

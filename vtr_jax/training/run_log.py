@@ -49,7 +49,8 @@ class RunLog:
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One record: what it is about, updates done, named values (null if not finite).
 
-        kind: "train", "evaluation", "protocol" or "refused". Raises OSError naming the file.
+        kind: "train", "speed" (since the record of speed before), "evaluation", "protocol" or
+        "refused". Raises OSError naming the file.
         """
         record = {"kind": kind, "step": step, **values}
         finite = {name: None if _is_not_finite(value) else value for name, value in record.items()}
