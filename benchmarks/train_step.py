@@ -3,7 +3,7 @@
     pip install torch                          (transformers, the peer's CLIP, is there already)
     python benchmarks/train_step.py            ViT-B/32, 12 frames, 32 tokens, float32
     python benchmarks/train_step.py --models ViT-B/32 ViT-B/16 ViT-L/14 --dtype=bfloat16 \\
-        --clips=32 --steps=10 --torch_compile  on a GPU
+        --clips=32 --steps=10 --torch_compile --attention=cudnn     on a GPU
 
 The sides are processes that take turns on the same cores; the first turn, and the first step of
 each, is not counted. PyTorch runs as it is installed, and again with the huge pages that
@@ -27,7 +27,7 @@ from train_step_settings import add_arguments
 from vtr_jax.huge_pages import HUGE, TUNABLES
 
 HERE = Path(__file__).parent
-SETTINGS = ("clips", "frames", "words", "dtype", "steps", "threads")
+SETTINGS = ("clips", "frames", "words", "dtype", "attention", "steps", "threads")
 
 
 def side_arguments(arguments: argparse.Namespace, model: str, weights: str) -> list[str]:

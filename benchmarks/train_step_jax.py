@@ -26,6 +26,7 @@ def run_config(arguments: argparse.Namespace, init: Path) -> Any:
             "init": str(init),
             "batch_size": arguments.clips,
             "compute_dtype": arguments.dtype,
+            "attention": arguments.attention,
             "data.max_frames": arguments.frames,
             "data.max_words": arguments.words,
             "optimizer.name": "adamw",
@@ -66,7 +67,9 @@ def step_measurements(arguments: argparse.Namespace, init: Path) -> dict[str, An
     config = run_config(arguments, init)
     step = abstract_step(config)
     mesh = make_mesh(config.mesh.to_dict(), jax.devices()[:1])
-    retriever = load_retriever(init).with_runtime(compute_dtype=arguments.dtype)
+    retriever = load_retriever(init).with_runtime(
+        compute_dtype=arguments.dtype, attention=arguments.attention
+    )
     resolution = retriever.config.clip.vision.image_resolution
     batch = jax.device_put(make_batch(arguments, resolution), batch_sharding(mesh))
     jitted = compile_train_step(step.settings, step.state, mesh)

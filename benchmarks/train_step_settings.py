@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--steps", type=int, default=1, help="steps a turn, waited for at its end")
     parser.add_argument("--threads", type=int, default=2, help="cores that either side may use")
+    parser.add_argument("--attention", choices=("xla", "cudnn"), default="xla", help="of vtr_jax")
     parser.add_argument("--torch_compile", action="store_true")
 
 
