@@ -3,14 +3,15 @@
     python scripts/soak_processes.py [--out=DIR]
 
 One run is left alone. Another one goes from 1 process to 2, 4, 2 and 1: each time SIGTERM to one
-process stops all of them. Then one of two processes is killed, and the time is taken until the
-other one has ended. Exit code 1 if anything differs.
+process stops all of them. Then one of two processes is killed, or frozen, and the time is taken
+until the other one has ended. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -48,9 +49,18 @@ def vtr(*arguments: str) -> list[str]:
 
 
 class Together:
-    """Processes of one command on this machine; their output is in LOGS/0.txt, 1.txt, ..."""
+    """Processes of one command on this machine; their output is in LOGS/0.txt, 1.txt, ...
 
-    def __init__(self, command: Sequence[str], count: int, logs: Path) -> None:
+    own: by the number of a process, arguments that it alone is given.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int,
+        logs: Path,
+        own: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
         self.logs = [logs / f"{index}.txt" for index in range(count)]
@@ -58,9 +68,12 @@ class Together:
         self.processes = []
         for index, path in enumerate(self.logs):
             with path.open("w") as log:
-                own = environment | {"JAX_PROCESS_ID": str(index)} if environment else {}
+                told = environment | {"JAX_PROCESS_ID": str(index)} if environment else {}
                 process = subprocess.Popen(
-                    command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | own
+                    [*command, *(own or {}).get(index, ())],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | told,
                 )
             self.processes.append(process)
 
@@ -89,9 +102,14 @@ def _environment(count: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def together(command: Sequence[str], count: int, logs: Path) -> Iterator[Together]:
-    """Processes that do not outlive the block."""
-    processes = Together(command, count, logs)
+def together(
+    command: Sequence[str],
+    count: int,
+    logs: Path,
+    own: Mapping[int, Sequence[str]] | None = None,
+) -> Iterator[Together]:
+    """Processes that do not outlive the block; arguments as for Together."""
+    processes = Together(command, count, logs, own)
     try:
         yield processes
     finally:
@@ -124,15 +142,15 @@ def stop_at(command: Sequence[str], count: int, logs: Path, workdir: Path, step:
             raise RuntimeError(f"exit codes {codes}, expected {STOPPED}\n{processes.output()}")
 
 
-def seconds_until_all_ended(
-    command: Sequence[str], logs: Path, workdir: Path, step: int, victim: int
+def seconds_until_the_other_ended(
+    command: Sequence[str], logs: Path, workdir: Path, victim: int, how: signal.Signals
 ) -> float:
-    """Kill one of two processes behind a step; how long the other one lives after that."""
+    """Send one of two processes a signal behind step 3; how long the other lives after that."""
     with together(command, 2, logs) as processes:
-        wait_for_step(workdir, step, processes)
+        wait_for_step(workdir, 3, processes)
         began = time.monotonic()
-        processes.processes[victim].kill()
-        if 0 in processes.codes():
+        processes.processes[victim].send_signal(how)
+        if processes.processes[1 - victim].wait(1800) == 0:
             raise RuntimeError(f"the other process ended well\n{processes.output()}")
         return time.monotonic() - began
 
@@ -202,12 +220,13 @@ def soak(out: Path) -> int:
     reports = [evaluated(out / "by-4", count, data, out / f"report-{count}") for count in (1, 2, 4)]
     found += [f"evaluation by {n} processes" for n in (2, 4) if reports[n // 2] != reports[0]]
     longer = [*command("killed"), "--config.epochs=1000", "--config.eval_every=100000"]
-    for victim in (0, 1):
-        seconds = seconds_until_all_ended(longer, out / "logs", out / "killed", 3, victim)
-        print(f"process {victim} killed: the other one ended after {seconds:.1f} s", flush=True)
+    for victim, how in itertools.product((0, 1), (signal.SIGKILL, signal.SIGSTOP)):
+        workdir = out / "killed"
+        seconds = seconds_until_the_other_ended(longer, out / "logs", workdir, victim, how)
+        print(f"{how.name} to process {victim}: the other ended after {seconds:.1f} s", flush=True)
         if seconds > 2 * HEARTBEAT_SECONDS:
             found.append(f"{seconds:.0f} s until a process noticed")
-        shutil.rmtree(out / "killed")
+        shutil.rmtree(workdir)
     print(f"{len(found)} differences{': ' if found else ''}{', '.join(found[:10])}")
     return 1 if found else 0
 

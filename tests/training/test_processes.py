@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from vtr_jax.cluster import HEARTBEAT_SECONDS
+from vtr_jax.data.frame_store import FrameStore
 from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
 from vtr_jax.evaluation.report import read_report
 from vtr_jax.training.loop import train
@@ -46,6 +50,40 @@ def test_two_processes_train_stop_and_evaluate_as_one(
     run_evaluation(EvaluationRequest(str(workdir), "table", **data, output=str(one), batch_size=5))
     card, results = read_report(one)
     assert by_two == (card.checkpoint_sha256, results)
+
+
+def damage_a_clip(folder):
+    """Overwrite the beginning of the record of a clip to train on; its id."""
+    store = FrameStore.open(folder)
+    index = store.index
+    clip_id = next(name for name in store.clip_ids if name.startswith("train"))
+    row = store.index_of(clip_id)
+    with (folder / str(index.shard_names[index.shards[row]])).open("r+b") as shard:
+        shard.seek(int(index.offsets[row]))
+        shard.write(bytes(8))
+    store.close()
+    return clip_id
+
+
+def test_an_error_of_one_process_ends_both_and_each_says_what_it_met(
+    soak, train_command, tiny_store, tmp_path
+):
+    store = tmp_path / "store"
+    shutil.copytree(tiny_store, store)
+    clip_id = damage_a_clip(store)
+    own = {1: [f"--config.data.store={store}"]}
+    with soak.together(train_command(tmp_path / "run"), 2, tmp_path / "logs", own) as processes:
+        other, failing = processes.processes
+        assert failing.wait(120) == 1
+        failed = time.monotonic()
+        assert other.wait(120) == 1
+        assert time.monotonic() - failed < HEARTBEAT_SECONDS
+    last_of_other, last = (path.read_text().splitlines()[-1] for path in soak_logs(tmp_path))
+    assert last.startswith("vtr train: ") and f"record of clip '{clip_id}' is damaged; run" in last
+    assert last_of_other.startswith("error: vtr train: ")
+    assert last_of_other.endswith(
+        "another process of this run has ended before: its own output says why)"
+    )
 
 
 def soak_logs(folder):
