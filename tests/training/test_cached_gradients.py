@@ -10,8 +10,9 @@ import pytest
 
 from vtr_jax.models.recipes import RECIPES, recipe_named
 from vtr_jax.models.retriever import init_retriever
+from vtr_jax.models.runtime import Runtime
 from vtr_jax.training.cached_gradients import cached_value_and_grad
-from vtr_jax.training.step import StepSettings, batch_loss
+from vtr_jax.training.step import StepSettings, abstract_batch, batch_loss
 
 # One case a way from features to a loss; seqLSTM reads the longest clip of the whole batch.
 CASES = {
@@ -45,21 +46,27 @@ def test_every_recipe_is_covered():
     assert {name.split("-")[0] for name in CASES} == set(RECIPES)
 
 
+def gradients_of_whole(settings):
+    return jax.value_and_grad(functools.partial(batch_loss, settings=settings), has_aux=True)
+
+
+def gradients_of_parts(settings, micro_batches):
+    return functools.partial(
+        cached_value_and_grad,
+        config=settings.config,
+        runtime=settings.runtime,
+        micro_batches=micro_batches,
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_the_whole_batch(name, batch, tiny_clip, quickly_compiled):
     recipe = recipe_named(name.split("-")[0])
     sizes = {"max_frames": batch["frames"].shape[1]} if name == "eercf" else {}
     retriever = init_retriever(recipe.config(tiny_clip, CASES[name], sizes), jax.random.key(0))
     settings = StepSettings(retriever.config, retriever.runtime, None)
-    batch_loss_of = functools.partial(batch_loss, settings=settings)
-    whole = quickly_compiled(jax.jit(jax.value_and_grad(batch_loss_of, has_aux=True)))
-    cached_gradients_of = functools.partial(
-        cached_value_and_grad,
-        config=retriever.config,
-        runtime=retriever.runtime,
-        micro_batches=4,
-    )
-    cached = quickly_compiled(jax.jit(cached_gradients_of))
+    whole = quickly_compiled(jax.jit(gradients_of_whole(settings)))
+    cached = quickly_compiled(jax.jit(gradients_of_parts(settings, 4)))
     arguments = (retriever.params, retriever.state, batch, jax.random.key(1))
     (loss, terms), gradients = whole(*arguments)
     (cached_loss, cached_terms), cached_gradients = cached(*arguments)
@@ -74,3 +81,19 @@ def test_equal_to_the_whole_batch(name, batch, tiny_clip, quickly_compiled):
         (cached_gradients, cached_terms["state"]),
         (gradients, terms["state"]),
     )
+
+
+def test_what_is_kept_in_memory_is_that_of_one_micro_batch(tiny_retriever):
+    retriever, key = tiny_retriever("backbone_tvr"), jax.random.key(0)
+    # So many pairs, compared in small tiles, that most of the memory is for their activations.
+    settings = StepSettings(retriever.config, Runtime(tile=8), None)
+    pairs = abstract_batch(64, max_frames=4, resolution=16, max_words=8)
+
+    def temporaries(value_and_grad):
+        lowered = jax.jit(value_and_grad).lower(retriever.params, retriever.state, pairs, key)
+        options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+        return lowered.compile(options).memory_analysis().temp_size_in_bytes
+
+    whole = temporaries(gradients_of_whole(settings))
+    cached = temporaries(gradients_of_parts(settings, 8))
+    assert cached < whole / 3, (cached, whole)
