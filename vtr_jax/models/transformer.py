@@ -89,15 +89,6 @@ def linear(
     return nnx.Linear(inputs, outputs, dtype=runtime.dtype, kernel_init=init, rngs=rngs)
 
 
-def rows_times(layer: nnx.Linear, x_blw: Array) -> Array:
-    """A dense layer over the last axis of [B,L,W], as one product of two matrices.
-
-    XLA transposes an operand of the weights' gradient where the product has three axes.
-    """
-    rows = layer(x_blw.reshape(-1, x_blw.shape[-1]))
-    return rows.reshape(*x_blw.shape[:-1], rows.shape[-1])
-
-
 def recomputed(function: Callable[[Array], Array], x: Array) -> Array:
     """function(x), of which the backward pass keeps x alone and computes the rest again.
 
@@ -153,7 +144,7 @@ class Attention(nnx.Module):
         """Attend within each row of [B,L,W]; bias is added to the [B,H,L,L] scores."""
         b, length, width = x_blw.shape
         # Gradients of parts of a split are put side by side; those of slices padded and added.
-        parts = jnp.split(rows_times(self.qkv, x_blw), 3, axis=-1)
+        parts = jnp.split(self.qkv(x_blw), 3, axis=-1)
         q, k, v = (part.reshape(b, length, self.heads, width // self.heads) for part in parts)
         # cuDNN takes a bias only as [.., L, L] and differentiates it.
         if bias is None and self.implementation == "cudnn":
@@ -162,7 +153,7 @@ class Attention(nnx.Module):
             mixed = jax.nn.dot_product_attention(
                 q, k, v, bias=bias, is_causal=is_causal, implementation="xla"
             )
-        return rows_times(self.out, mixed.reshape(b, length, width))
+        return self.out(mixed.reshape(b, length, width))
 
 
 class Mlp(nnx.Module):
@@ -177,9 +168,9 @@ class Mlp(nnx.Module):
 
     def __call__(self, x_blw: Array) -> Array:
         def contracted(hidden_blw: Array) -> Array:
-            return rows_times(self.proj, ACTIVATIONS[self.activation](hidden_blw))
+            return self.proj(ACTIVATIONS[self.activation](hidden_blw))
 
-        return recomputed(contracted, rows_times(self.fc, x_blw))
+        return recomputed(contracted, self.fc(x_blw))
 
 
 class Block(nnx.Module):
