@@ -64,6 +64,7 @@ def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
         **{name: getattr(arguments, name) for name in SETTINGS},
         "torch_compile": arguments.torch_compile,
         "compile_seconds": about["compile_seconds"],
+        "temporary_gib": about["temporary_gib"],
         "first_losses": losses,
         **{what: _compared(answers[what], arguments.clips) for what in ("step", "encode")},
     }

@@ -99,6 +99,7 @@ def step_measurements(arguments: argparse.Namespace, init: Path) -> dict[str, An
             "seconds": 0.0,
             "compile_seconds": round(compile_seconds, 1),
             "model_flops": model_flops(config),
+            "temporary_gib": round(run.memory_analysis().temp_size_in_bytes / 2**30, 2),
             "device": jax.devices()[0].device_kind,
         },
     }
