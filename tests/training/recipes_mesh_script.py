@@ -36,22 +36,31 @@ from vtr_jax.training.step import StepSettings, compile_train_step, initial_trai
 
 MESHES = {"data": (8, 1, 1), "fsdp": (2, 4, 1), "all": (2, 2, 2)}
 CASES = {
+    "clip": ("clip", {}, {}),
     "clip4clip-meanP": ("clip4clip", {"sim_header": "meanP"}, {}),
     "clip4clip-3d": ("clip4clip", {"sim_header": "meanP", "linear_patch": "3d"}, {}),
     "clip4clip-seqLSTM": ("clip4clip", {"sim_header": "seqLSTM"}, {}),
     "clip4clip-seqTransf": ("clip4clip", {"sim_header": "seqTransf"}, {"temporal_layers": 2}),
     "clip4clip-tightTransf": ("clip4clip", {"sim_header": "tightTransf"}, {}),
+    "drl-dp": ("drl", {"interaction": "dp"}, {}),
+    "drl-ti": ("drl", {"interaction": "ti", "cdcr": 1}, {}),
     "drl-wti": ("drl", {"interaction": "wti", "cdcr": 3}, {}),
     "drl-xti": ("drl", {"interaction": "xti"}, {}),
     "backbone_tvr": ("backbone_tvr", {}, {}),
+    "backbone_tvr-cached": ("backbone_tvr", {}, {}),
     # Nine stages with 32 bases make 3e-4 of the loss out of 1e-7 of the parameters, anywhere.
     "emcl": ("emcl", {"centerK": 4, "stage_num": 2}, {}),
     "eercf": ("eercf", {}, {"temporal_layers": 2, "max_frames": 3}),
     "internvideo": ("internvideo", {}, {}),
 }
+# Cached gradients, and the case that one device computes with the whole batch at once.
+MICRO_BATCHES = {"backbone_tvr-cached": 2}
+WHOLE_BATCH = {"backbone_tvr-cached": "backbone_tvr"}
 # A shape tells what an array is: 17 is the patches of a frame with the class token, a last axis of
 # 3 or 48 is a picture's, before and behind the cut into patches.
 BATCH, FRAMES, TOKENS, RESOLUTION, PATCHES, WIDTH, VOCABULARY = 16, 3, 7, 16, 17, 64, 96
+
+ACTIVATION_WIDTHS = [WIDTH * times // split for times in (1, 3, 4) for split in (1, 2)]
 
 
 def batch():
@@ -101,7 +110,13 @@ def step(case, mesh_name):
     retriever = retriever_of(case)
     mesh = mesh_of(mesh_name)
     optimizer = optax.sgd(1e-2, momentum=0.9)
-    settings = StepSettings(retriever.config, retriever.runtime, optimizer, ema_decay=0.5)
+    settings = StepSettings(
+        retriever.config,
+        retriever.runtime,
+        optimizer,
+        ema_decay=0.5,
+        cached_micro_batches=MICRO_BATCHES.get(case, 1),
+    )
     state = initial_train_state(retriever, settings, mesh)
     arguments = (state, put_batch(batch(), mesh), jax.random.key(3))
     compiled = compile_train_step(settings, state, mesh).lower(*arguments).compile()
@@ -135,7 +150,7 @@ def gradient_gap(ours, theirs):
 
 def compare(case, mesh_name):
     mesh = mesh_of(mesh_name)
-    _, metrics_one, _ = one = step(case, "one")
+    _, metrics_one, _ = one = step(WHOLE_BATCH.get(case, case), "one")
     state, metrics, text = step(case, mesh_name)
     program = read_program(text)
     ours, theirs = gradients(state), gradients(one[0])
@@ -178,12 +193,15 @@ def _all(leaf):
 
 
 def _is_activation(shape):
-    """Of the vision tower: [..., frames, 1 + patches, width or a part of it]."""
-    return len(shape) >= 3 and shape[-2] == PATCHES and shape[-1] in (WIDTH, WIDTH // 2, 4 * WIDTH)
+    """Of the vision tower: [..., frames, 1 + patches, width] or [frames * (1 + patches), width].
+
+    The width is that of the tower, of its queries, keys and values, of its hidden layer, or half.
+    """
+    return len(shape) >= 2 and shape[-2] % PATCHES == 0 and shape[-1] in ACTIVATION_WIDTHS
 
 
 def _frames(shape):
-    return math.prod(shape[:-2])
+    return math.prod(shape[:-1]) // PATCHES
 
 
 def _is_picture(shape):

@@ -17,19 +17,25 @@ import jaxlib
 import numpy as np
 import pytest
 
+from vtr_jax.models.recipes import RECIPES
+
 HERE = Path(__file__).parent
 SCRIPT, RECORD = HERE / "recipes_mesh_script.py", HERE / "collectives.json"
 DEVICES = {"data": 8, "fsdp": 8, "all": 4}  # over which rows are split
 MESHES = tuple(DEVICES)
 CASES = {
+    "clip": (),  # the towers of clip4clip-meanP
     "clip4clip-meanP": (),  # ../test_sharding.py has it on all three
     "clip4clip-3d": (),
     "clip4clip-seqLSTM": ("fsdp",),
     "clip4clip-seqTransf": ("all",),
     "clip4clip-tightTransf": ("all",),
+    "drl-dp": (),
+    "drl-ti": (),
     "drl-wti": ("all",),
     "drl-xti": (),
-    "backbone_tvr": ("data",),
+    "backbone_tvr": (),
+    "backbone_tvr-cached": ("data",),  # beside the whole batch on one device
     "emcl": ("fsdp",),
     "eercf": ("all",),
     "internvideo": ("fsdp",),
@@ -63,6 +69,10 @@ def found():
 @pytest.fixture(scope="module")
 def record():
     return json.loads(RECORD.read_text())
+
+
+def test_every_recipe_is_covered():
+    assert {case.split("-")[0] for case in CASES} == set(RECIPES)
 
 
 @pytest.mark.parametrize("pair", TRIED)
