@@ -35,7 +35,7 @@ def test_two_processes_train_stop_and_evaluate_as_one(
 ):
     workdir = tmp_path / "run"
     # SIGTERM to one of two saves both; one process goes on from there.
-    soak.stop_at(train_command(workdir), 2, tmp_path / "logs", workdir, 3)
+    soak.stop_behind(train_command(workdir), 2, tmp_path / "logs", workdir, 3)
     stopped = max(record["step"] for record in read_log(workdir))
     assert 3 <= stopped < 32
     assert [path.name for path in (workdir / "checkpoints").iterdir()][-1:] == [str(stopped)]
