@@ -146,12 +146,12 @@ def test_bfloat16_gives_float32_near_float32(tiny_retriever, tiny_batch):
 def test_remat_reaches_every_stack(tiny_retriever, tiny_batch):
     """That it changes no number is tested on the stack itself."""
 
-    def stacks_recomputed(retriever):
+    def recomputed(retriever):
         return str(jax.make_jaxpr(encode)(retriever, tiny_batch)).count("prevent_cse=False")
 
     retriever = tiny_retriever("clip4clip", **SEQ_TRANSF)
-    assert stacks_recomputed(retriever) == 0
-    assert stacks_recomputed(retriever.with_runtime(remat=True)) == 3
+    # Norms and activations are recomputed in any case.
+    assert recomputed(retriever.with_runtime(remat=True)) == recomputed(retriever) + 3
 
 
 def test_activation_changes_the_features(tiny_retriever, tiny_batch):
