@@ -11,19 +11,18 @@ take turns; prints one JSON line with medians and the largest difference of a pi
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from statistics import median
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from interleaved import machine
+from interleaved import add_whole_numbers, functions_in_turns, machine
 from jax import Array
 
-from vtr_jax.data.augmentation import OPERATIONS, RAND_AUGMENT, Operation, RandAugment, augment
+from vtr_jax.data.augmentation import RAND_AUGMENT, Operation, RandAugment, augment
 
 SHEAR = 0.21
 
@@ -55,18 +54,15 @@ def sheared(frames_fhwc: Array, shear: Array) -> Array:
     return jnp.where(inside[..., None], pixels, 128).astype(jnp.uint8)
 
 
-def seconds(function: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds and processor seconds of one call."""
-    start, processor = time.perf_counter(), time.process_time()
-    function()
-    return time.perf_counter() - start, time.process_time() - processor
+def milliseconds(measured: Iterable[float]) -> float:
+    """The median of some seconds, in milliseconds."""
+    return round(1e3 * median(measured), 2)
 
 
 def main() -> None:
     """Measure all three and print them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    for name, default in (("frames", 12), ("side", 224), ("rounds", 30)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_whole_numbers(parser, frames=12, side=224, rounds=30)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (arguments.frames, 14, 14, 3), np.uint8)
@@ -74,31 +70,31 @@ def main() -> None:
         jax.image.resize(small, (arguments.frames, arguments.side, arguments.side, 3), "linear")
     ).astype(np.uint8)
     on_device, drawn = jax.device_put(clip), RandAugment.parse(RAND_AUGMENT)
-    assert drawn is not None and "ShearX" in OPERATIONS
-    ways: dict[str, Callable[[], Any]] = {
-        "pillow_shear": lambda: [augment(f, [Operation("ShearX", SHEAR)]) for f in clip],
-        "device_shear": lambda: sheared(on_device, SHEAR).block_until_ready(),
-        "pillow_randaugment": lambda: [augment(f, operations) for f in clip],
-    }
-    operations = drawn.draw(rng)
-    difference = np.abs(
-        np.stack(ways["pillow_shear"]()).astype(int) - np.asarray(sheared(on_device, SHEAR))
+    assert drawn is not None
+    draws = itertools.cycle([drawn.draw(rng) for _ in range(arguments.rounds)])
+
+    def augmented() -> list[np.ndarray]:
+        operations = next(draws)
+        return [augment(frame, operations) for frame in clip]
+
+    pillow, device, whole = functions_in_turns(
+        (
+            lambda: np.stack([augment(frame, [Operation("ShearX", SHEAR)]) for frame in clip]),
+            lambda: np.asarray(sheared(on_device, SHEAR)),
+            augmented,
+        ),
+        arguments.rounds,
     )
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(arguments.rounds):
-        operations = drawn.draw(rng)
-        for name, way in ways.items():
-            times[name].append(seconds(way))
+    difference = np.abs(pillow[0].result.astype(int) - device[0].result)
+    times = {"pillow_shear": pillow, "device_shear": device, "pillow_randaugment": whole}
     row = {
         "device": jax.devices()[0].device_kind,
         "machine": machine(),
         **vars(arguments),
+        **{f"{name}_ms": milliseconds(run.seconds for run in runs) for name, runs in times.items()},
         **{
-            f"{name}_ms": round(1e3 * median(t for t, _ in each), 2) for name, each in times.items()
-        },
-        **{
-            f"{name}_processor_ms": round(1e3 * median(p for _, p in each), 2)
-            for name, each in times.items()
+            f"{name}_processor_ms": milliseconds(run.processor for run in runs)
+            for name, runs in times.items()
         },
         "pixels_that_differ_by_more_than_2": float((difference > 2).mean()),
     }

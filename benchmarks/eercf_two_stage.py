@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from interleaved import machine
+from interleaved import add_whole_numbers, functions_in_turns, machine
 
 from vtr_jax.evaluation.metrics import text_to_video_ranks, video_to_text_ranks
 from vtr_jax.models.clip import clip_config
@@ -68,38 +66,13 @@ def make_features(arguments: argparse.Namespace) -> tuple[TextFeatures, VideoFea
     return text, VideoFeatures(frames_vfd, frames_vfd, None, patches_vfpd, mask)
 
 
-class Timed(NamedTuple):
-    """A result, the seconds it took and the processor seconds of this process on all cores."""
-
-    result: np.ndarray
-    seconds: float
-    processor: float
-
-
-def timed(function: Callable[[], Any]) -> Timed:
-    """One run of a function."""
-    start, start_processor = time.perf_counter(), time.process_time()
-    result = np.asarray(function())
-    return Timed(
-        result, time.perf_counter() - start, round(time.process_time() - start_processor, 3)
-    )
-
-
-def in_turns(functions: Sequence[Callable[[], Any]], runs: int) -> list[list[Timed]]:
-    """Runs of several functions that take turns; a first one of each compiles and is left out."""
-    for function in functions:
-        function()
-    turns = [[timed(function) for function in functions] for _ in range(runs)]
-    return [list(each) for each in zip(*turns, strict=True)]
-
-
 def measure(name: str, retriever: Retriever, features: Any, runs: int) -> dict[str, Any]:
     """One setting both ways, printed as a JSON line."""
     text, video = features
-    two, every = in_turns(
+    two, every = functions_in_turns(
         (
-            lambda: retriever.similarity(text, video),
-            lambda: retriever.scores(text, video)["logits_tv"],
+            lambda: np.asarray(retriever.similarity(text, video)),
+            lambda: np.asarray(retriever.scores(text, video)["logits_tv"]),
         ),
         runs,
     )
@@ -126,7 +99,7 @@ def measure(name: str, retriever: Retriever, features: Any, runs: int) -> dict[s
         "ranks_that_differ": differing,
         "largest_difference": float(np.abs(two_tv - all_tv).max()),
         "all": {
-            name: [(round(each.seconds, 3), each.processor) for each in runs_of]
+            name: [(round(each.seconds, 3), round(each.processor, 3)) for each in runs_of]
             for name, runs_of in (("all_pairs", every), ("two_stages", two))
         },
     }
@@ -137,16 +110,9 @@ def measure(name: str, retriever: Retriever, features: Any, runs: int) -> dict[s
 def main() -> None:
     """Measure every setting and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    for name, default in (
-        ("texts", 1000),
-        ("videos", 1000),
-        ("frames", 12),
-        ("patches", 49),
-        ("width", 512),
-        ("rerantopk", 50),
-        ("runs", 3),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_whole_numbers(
+        parser, texts=1000, videos=1000, frames=12, patches=49, width=512, rerantopk=50, runs=3
+    )
     arguments = parser.parse_args()
     jax.config.update("jax_default_matmul_precision", "highest")
     retriever = make_retriever(arguments.width, arguments.frames, arguments.rerantopk)

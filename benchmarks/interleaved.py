@@ -1,11 +1,13 @@
-"""Times of several programs that take turns, each in a process of its own.
+"""Times of several programs, or functions of one program, that take turns.
 
-Taking turns spreads over all of them what else the machine does, and processes keep thread pools
-and allocators apart. A side waits on its standard input between turns and uses no processor.
+Taking turns spreads over all of them what else the machine does. Programs are processes of their
+own, which keeps thread pools and allocators apart; such a side waits on its standard input between
+turns and uses no processor.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,9 +15,10 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Measurement = Callable[[], dict[str, Any]]
 
@@ -28,6 +31,35 @@ def machine() -> str:
         names = re.findall(r"model name\s*: (.+)", described.read_text())
         name = names[0] if names else name
     return f"{name}, {os.cpu_count()} cores"
+
+
+def add_whole_numbers(parser: argparse.ArgumentParser, **defaults: int) -> None:
+    """An option --NAME for each of some whole numbers."""
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+
+
+class Timed(NamedTuple):
+    """A result, the seconds it took and the processor seconds of this process on all cores."""
+
+    result: Any
+    seconds: float
+    processor: float
+
+
+def timed(function: Callable[[], Any]) -> Timed:
+    """One run of a function, which returns when its result is there."""
+    start, start_processor = time.perf_counter(), time.process_time()
+    result = function()
+    return Timed(result, time.perf_counter() - start, time.process_time() - start_processor)
+
+
+def functions_in_turns(functions: Sequence[Callable[[], Any]], rounds: int) -> list[list[Timed]]:
+    """Each function's runs, turn by turn; a first one, uncounted, compiles."""
+    for function in functions:
+        function()
+    turns = [[timed(function) for function in functions] for _ in range(rounds)]
+    return [list(runs) for runs in zip(*turns, strict=True)]
 
 
 def bind_to_cores(count: int) -> None:

@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved import Side, bind_to_cores, in_turns, machine, median_seconds, ratio, serve
+from interleaved import (
+    Side,
+    add_whole_numbers,
+    bind_to_cores,
+    in_turns,
+    machine,
+    median_seconds,
+    ratio,
+    serve,
+)
 
 # Captions of MSRVTT_JSFUSION_test.csv by their number of CLIP tokens, both ends counted.
 CAPTIONS_OF_TOKENS = dict(
@@ -204,16 +213,9 @@ def compared(arguments: argparse.Namespace, sides: Sequence[Side], setting: str)
 def main() -> None:
     """Measure both settings and print the table; with --side be one of the two programs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    for name, default in (
-        ("texts", 1000),
-        ("videos", 1000),
-        ("words", 32),
-        ("frames", 12),
-        ("width", 512),
-        ("threads", 2),
-        ("rounds", 7),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_whole_numbers(
+        parser, texts=1000, videos=1000, words=32, frames=12, width=512, threads=2, rounds=7
+    )
     parser.add_argument("--side", choices=("pytorch", "vtr_jax"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
