@@ -254,5 +254,7 @@ def test_the_smoke_variants_train(
         loop.train(config, tmp_path / "run")
     records = [record for record in read_log(tmp_path / "run") if record["kind"] == "train"]
     assert [record["step"] for record in records] == [1, 2]
-    assert records[0]["update_norm"] == 0.0 < records[1]["update_norm"]
+    first, second = records
+    norms = [name for name in first if name.startswith("parameter_norm/")]
+    assert any(first[name] != second[name] for name in norms)
     assert records[1]["learning_rate"] == records[1]["clip_learning_rate"] > 0

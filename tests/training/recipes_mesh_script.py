@@ -32,6 +32,7 @@ from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import Retriever, init_retriever
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.sharding import AXES, local_mesh, make_mesh, placement, put_batch
+from vtr_jax.training.guard import refusable
 from vtr_jax.training.optimizer import path_name
 from vtr_jax.training.step import StepSettings, compile_train_step, initial_train_state
 
@@ -110,7 +111,7 @@ def step(case, mesh_name):
     """(state after one step, metrics, program's text); the momentum is the gradient itself."""
     retriever = retriever_of(case)
     mesh = mesh_of(mesh_name)
-    optimizer = optax.sgd(1e-2, momentum=0.9)
+    optimizer = refusable(optax.sgd(1e-2, momentum=0.9))
     settings = StepSettings(
         retriever.config,
         retriever.runtime,

@@ -23,10 +23,10 @@ def train_with(tiny_config, tmp_path, monkeypatch, capsys):
 
         def fake_step(state, batch, key):
             step = next(steps)
-            metrics = {"loss": 1.0, "gradient_norm": 1.0, "update_norm": 1.0, "logit_scale": 1.0}
+            metrics = {"loss": 1.0, "gradient_norm": 1.0, "parameter_norm": 1.0, "logit_scale": 1.0}
             if step in refused:
                 in_all.append(step)
-                metrics |= {"update_norm": 0.0, **refused[step]}
+                metrics |= refused[step]
             return state, {"refused": step in refused, "refused_in_all": len(in_all), **metrics}
 
         monkeypatch.setattr(loop, "compile_train_step", lambda *_: fake_step)
@@ -43,7 +43,7 @@ SPIKE = {"gradient_norm": 123.45, "spike": True}
 def test_skipped_steps_are_counted_and_their_clips_named(train_with, tmp_path, tiny_config):
     out = train_with({3: NOT_A_NUMBER, 7: SPIKE}, {"on_nonfinite": "skip", "spike_factor": 5.0})
     first, second = (r for r in read_log(tmp_path / "run") if r["kind"] == "refused")
-    assert first["found"] == "step 3: loss nan, gradient_norm inf, update_norm 0.0"
+    assert first["found"] == "step 3: loss nan, gradient_norm inf, parameter_norm 1.0"
     assert second["found"] == (
         "step 7: gradient_norm 123.5 is more than spike_factor 5 times the running median"
     )
@@ -59,7 +59,7 @@ def test_skipped_steps_are_counted_and_their_clips_named(train_with, tmp_path, t
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (NOT_A_NUMBER, "step 6: loss nan, gradient_norm inf, update_norm 0.0; none was saved"),
+        (NOT_A_NUMBER, "step 6: loss nan, gradient_norm inf, parameter_norm 1.0; none was saved"),
         (SPIKE, "step 6: gradient_norm 123.5 is more than .*; none was .* on_nonfinite=skip"),
     ],
 )
@@ -79,6 +79,6 @@ def test_a_run_that_only_skips_stops(train_with):
 
 
 def test_parameters_that_are_no_numbers_cannot_be_skipped(train_with):
-    """Nothing was refused, and yet the update is not finite: what is saved next would be lost."""
-    with pytest.raises(DivergedError, match="step 2: .* update_norm inf"):
-        train_with({2: {"refused": False, "update_norm": math.inf}}, {"on_nonfinite": "skip"})
+    """Nothing was refused, and yet what is saved next would be lost."""
+    with pytest.raises(DivergedError, match="step 2: .* parameter_norm inf"):
+        train_with({2: {"refused": False, "parameter_norm": math.inf}}, {"on_nonfinite": "skip"})

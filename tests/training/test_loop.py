@@ -171,7 +171,7 @@ def test_a_poisoned_state_stops_the_run_and_keeps_the_last_good_checkpoint(
     assert soak_kills.differences(workdir, tiny_run) == []
 
 
-@pytest.mark.parametrize("name", ["loss", "gradient_norm", "update_norm"])
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "parameter_norm"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_every_number_that_is_not_finite_is_noticed_before_it_is_saved(
     tiny_config, tmp_path, monkeypatch, name, value
@@ -179,7 +179,7 @@ def test_every_number_that_is_not_finite_is_noticed_before_it_is_saved(
     steps = iter(range(1, 100))
 
     def fake_step(state, batch, key):
-        metrics = {"loss": 1.0, "gradient_norm": 1.0, "update_norm": 1.0, "logit_scale": 1.0}
+        metrics = {"loss": 1.0, "gradient_norm": 1.0, "parameter_norm": 1.0, "logit_scale": 1.0}
         if next(steps) == 3:
             metrics[name] = value
         return state, metrics

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from vtr_jax.training.guard import refusable
 from vtr_jax.training.optimizer import (
     Group,
     adamw,
@@ -16,6 +17,7 @@ from vtr_jax.training.optimizer import (
     clip_by_global_norm,
     warmup_cosine,
 )
+from vtr_jax.training.parameter_groups import freeze
 
 ONE_GROUP = Group(0.1, 0.0)
 
@@ -106,6 +108,29 @@ def test_each_group_has_its_own_rate_and_decay(make):
     # The first update of Adam has the size of the rate; without bias correction a fixed share.
     bias, new = updates["visual"]["bias"][0], updates["new"]["kernel"][0, 0]
     assert float(new / bias) == pytest.approx(100, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        adamw(lambda path: Group(0.1, 0.2), warmup_cosine(-1, 0)),
+        bert_adam(lambda path: Group(0.1, 0.2), warmup_cosine(-1, 0)),
+        refusable(optax.sgd(0.1, momentum=0.9)),
+    ],
+    ids=["adamw", "bert_adam", "refusable"],
+)
+def test_a_refused_update_leaves_the_state_as_it_was(optimizer):
+    optimizer = freeze(optimizer, jax.tree.map(lambda shape: True, random_params()))
+    params = random_params()
+    update = jax.jit(optimizer.update)
+    _, before = update(random_params(1), optimizer.init(params), params)
+    poisoned = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    _, refused = update(poisoned, before, params, apply=jnp.asarray(False))
+    jax.tree.map(np.testing.assert_array_equal, refused, before)
+    _, applied = update(random_params(2), refused, params, apply=jnp.asarray(True))
+    _, straight = update(random_params(2), before, params)
+    jax.tree.map(np.testing.assert_array_equal, applied, straight)
+    assert not jax.tree.all(jax.tree.map(np.array_equal, applied, before))
 
 
 def test_bert_adam_by_hand():

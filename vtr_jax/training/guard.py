@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 # Gradient norms that the median is taken over, and how many there must be before it counts.
@@ -52,3 +53,15 @@ def judge(
 def chosen(apply: Array, after: Any, before: Any) -> Any:
     """The tree after an update where it applies, else the one before."""
     return jax.tree.map(lambda new, old: jnp.where(apply, new, old), after, before)
+
+
+def refusable(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Any optimizer, made to keep its state where `apply` tells its update that it is refused."""
+
+    def update(
+        gradients: Any, state: Any, params: Any = None, *, apply: Any = True, **_: Any
+    ) -> tuple[Any, Any]:
+        updates, after = optimizer.update(gradients, state, params)
+        return updates, chosen(apply, after, state)
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)

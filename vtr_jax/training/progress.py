@@ -20,7 +20,7 @@ from vtr_jax.training.run_log import NoLog, RunLog
 
 # Steps that may be computed while the host goes on: each of them holds a batch in device memory.
 MAX_STEPS_AHEAD = 2
-MUST_BE_FINITE = ("loss", "gradient_norm", "update_norm")
+MUST_BE_FINITE = ("loss", "gradient_norm", "parameter_norm")
 # A run that refuses so many updates one after the other will not recover.
 MAX_REFUSED_IN_A_ROW = 20
 

@@ -33,7 +33,8 @@ BATCH_KEYS = ("frames", "frame_mask", "token_ids", "token_mask")
 class StepSettings:
     """What is trained and how, hashable.
 
-    optimizer: the transformation whose update is added. config, runtime: the retriever's.
+    optimizer: the transformation whose update is added; it is told by `apply` whether it is, see
+    optimizer and guard.refusable. config, runtime: the retriever's.
     ema_decay: of the average of the parameters, 0 for none. spike_factor: see guard.judge.
     gradient_accumulation_steps: micro-batches a step, see accumulation. cached_micro_batches: into
     how many a batch is cut to save memory, see cached_gradients.
@@ -41,7 +42,7 @@ class StepSettings:
 
     config: RetrieverConfig
     runtime: Runtime
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     ema_decay: float = 0.0
     spike_factor: float = 0.0
     gradient_accumulation_steps: int = 1
@@ -130,40 +131,45 @@ def train_step(
     """One update, or none where the loss or the gradients are not finite, or a spike.
 
     key: the step's random key. Returns the new state and metrics: loss, its scalar terms,
-    logit_scale (before the step), gradient_norm (before clipping), update_norm, both norms of
-    each component (gradient_norm/visual, parameter_norm/visual), and those of guard.judge.
+    logit_scale (before the step), gradient_norm (before clipping), parameter_norm (after the
+    step), both norms of each component (gradient_norm/visual, parameter_norm/visual), and those of
+    guard.judge.
     """
     params = train_state["params"]
     gradients_of = accumulated(_value_and_grad(settings), settings.gradient_accumulation_steps)
     (loss, terms), gradients = gradients_of(params, train_state["state"], batch, key)
-    gradient_norm = optax.tree.norm(gradients)
-    apply, guard, verdict = judge(train_state["guard"], loss, gradient_norm, settings.spike_factor)
-    updates, opt_state = settings.optimizer.update(gradients, train_state["opt_state"], params)
+    gradient_norms = _norms("gradient_norm", gradients)
+    apply, guard, verdict = judge(
+        train_state["guard"], loss, gradient_norms["gradient_norm"], settings.spike_factor
+    )
+    updates, opt_state = settings.optimizer.update(
+        gradients, train_state["opt_state"], params, apply=apply
+    )
+    updated = clamp_logit_scale(optax.apply_updates(params, updates))
     after = {
-        "params": clamp_logit_scale(optax.apply_updates(params, updates)),
-        "state": terms["state"],
+        "params": chosen(apply, updated, params),
+        "state": chosen(apply, terms["state"], train_state["state"]),
         "opt_state": opt_state,
+        "guard": guard,
     }
     if settings.ema_decay:
-        after["ema"] = optax.incremental_update(
-            after["params"], train_state["ema"], 1.0 - settings.ema_decay
-        )
-    before = {name: train_state[name] for name in after}
+        before = train_state["ema"]
+        average = optax.incremental_update(after["params"], before, 1.0 - settings.ema_decay)
+        after["ema"] = chosen(apply, average, before)
     metrics = {
         "loss": loss,
         **scalar_terms(terms),
         "logit_scale": jnp.exp(params["logit_scale"]),
-        "gradient_norm": gradient_norm,
-        "update_norm": jnp.where(apply, optax.tree.norm(updates), 0.0),
-        **_norms("gradient_norm", gradients),
-        **_norms("parameter_norm", params),
+        **gradient_norms,
+        **_norms("parameter_norm", after["params"]),
         **verdict,
     }
-    return {**chosen(apply, after, before), "guard": guard}, metrics
+    return after, metrics
 
 
 def _norms(name: str, components: Mapping[str, Any]) -> dict[str, Array]:
-    return {f"{name}/{part}": optax.tree.norm(tree) for part, tree in components.items()}
+    parts = {f"{name}/{part}": optax.tree.norm(tree) for part, tree in components.items()}
+    return {name: optax.tree.norm(parts), **parts}
 
 
 def compile_train_step(
