@@ -1,8 +1,7 @@
-"""Comparing short captions without their padding, for heads in which padding counts as zero.
+"""Comparing short captions without their padding.
 
 Captions are sorted by length, and each tile of them is compared with as many words as its longest
-one has, and one padded word more: a best match that is negative becomes 0 where there is padding,
-however much there is of it. MSR-VTT's captions fill 12 of 32 tokens on average.
+one has. MSR-VTT's captions fill 12 of 32 tokens on average.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ LENGTHS = 16
 
 
 def words_needed(mask_tl: Array) -> Array:
-    """Words up to the last real one of each caption and one padded word, if any; int [T]."""
-    words = mask_tl.shape[1]
-    last_t = jnp.max(jnp.where(mask_tl > 0, jnp.arange(1, words + 1), 0), axis=1)
-    return jnp.minimum(last_t + 1, words)
+    """Words up to the last real one of each caption, 0 where there is none; int [T]."""
+    places = jnp.arange(1, mask_tl.shape[1] + 1)
+    return jnp.max(jnp.where(mask_tl > 0, places, 0), axis=1)
 
 
 def compiled_lengths(words: int) -> tuple[int, ...]:
@@ -44,7 +42,7 @@ def map_pairs_by_length(
     """map_pairs, where compare may be given captions cut to fewer words than they have.
 
     shorten(texts, words): the captions without what follows those words. mask_tl: 1 on real words.
-    compare must not depend on how many padded words a caption has, as long as it has one.
+    compare must not depend on how many padded words a caption has, nor on whether it has any.
     """
     count_t, lengths = mask_tl.shape[0], compiled_lengths(mask_tl.shape[1])
     needed_t = words_needed(mask_tl)

@@ -110,13 +110,23 @@ def own_similarities(text: WeightedVectors, video: WeightedVectors) -> Array:
     return cosine_blf * text.mask[:, :, None] * video.mask[:, None, :]
 
 
-def _tile_scores(text: WeightedVectors, video: WeightedVectors) -> dict[str, Array]:
+def _best_matches(text: WeightedVectors, video: WeightedVectors) -> tuple[Array, Array]:
+    """Of every word its best frame [T,L,V], of every frame its best word [T,V,F]."""
     similarity_tlvf = similarities(text, video)
-    best_frame_tlv, best_token_tvf = similarity_tlvf.max(axis=3), similarity_tlvf.max(axis=1)
+    return similarity_tlvf.max(axis=3), similarity_tlvf.max(axis=1)
+
+
+def _weighted_sums(
+    text: WeightedVectors, video: WeightedVectors, best_frame_tlv: Array, best_token_tvf: Array
+) -> dict[str, Array]:
     return {
         "t2v": (best_frame_tlv * text.weights[:, :, None]).sum(axis=1),
         "v2t": (best_token_tvf * video.weights).sum(axis=2),
     }
+
+
+def _tile_scores(text: WeightedVectors, video: WeightedVectors) -> dict[str, Array]:
+    return _weighted_sums(text, video, *_best_matches(text, video))
 
 
 def token_wise_scores(text: WeightedVectors, video: WeightedVectors, tile: int) -> dict[str, Array]:
@@ -135,8 +145,21 @@ def _with_logits(parts: dict[str, Array]) -> dict[str, Array]:
     return {"logits_tv": (parts["t2v"] + parts["v2t"]) / 2, **parts}
 
 
-def _first_words(text: WeightedVectors, words: int) -> WeightedVectors:
-    return jax.tree.map(lambda leaf: leaf[:, :words], text)
+class _ShortTexts(NamedTuple):
+    """Captions to be cut, and what padding counts as [T]: 0, minus infinity where there is none."""
+
+    text: WeightedVectors
+    padding: Array
+
+
+def _first_words(short: _ShortTexts, words: int) -> _ShortTexts:
+    return short._replace(text=jax.tree.map(lambda leaf: leaf[:, :words], short.text))
+
+
+def _tile_scores_of_short(short: _ShortTexts, video: WeightedVectors) -> dict[str, Array]:
+    best_frame_tlv, best_token_tvf = _best_matches(short.text, video)
+    best_token_tvf = jnp.maximum(best_token_tvf, short.padding[:, None, None])
+    return _weighted_sums(short.text, video, best_frame_tlv, best_token_tvf)
 
 
 def token_wise_scores_of_short(
@@ -146,7 +169,10 @@ def token_wise_scores_of_short(
 
     Arguments and result as there; not for gradients, which would compile every length twice.
     """
-    text, video = without_padding(text), without_padding(video)
+    full_t = (text.mask > 0).all(axis=1)
+    short = _ShortTexts(without_padding(text), jnp.where(full_t, -jnp.inf, 0.0))
     return _with_logits(
-        map_pairs_by_length(_tile_scores, _first_words, text, text.mask, video, tile)
+        map_pairs_by_length(
+            _tile_scores_of_short, _first_words, short, text.mask, without_padding(video), tile
+        )
     )
