@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.retriever import init_retriever
 from vtr_jax.sharding import make_mesh, put_batch, shardings
 from vtr_jax.training.config import runtime_of
-from vtr_jax.training.optimizer import warmup_cosine
-from vtr_jax.training.run import make_optimizer, starting_retriever
+from vtr_jax.training.guard import refusable
+from vtr_jax.training.optimizer import path_name, warmup_cosine
+from vtr_jax.training.run import starting_retriever, step_settings
 from vtr_jax.training.step import (
     BATCH_KEYS,
     MAX_LOGIT_SCALE,
@@ -31,8 +36,7 @@ def prepared(config, **more):
     """(settings, state as NumPy arrays, compiled step) of a config on one device."""
     mesh = make_mesh()
     retriever = starting_retriever(config)
-    optimizer = make_optimizer(config, retriever, SCHEDULE)
-    settings = StepSettings(retriever.config, runtime_of(config), optimizer, **more)
+    settings = dataclasses.replace(step_settings(config, retriever, SCHEDULE), **more)
     state = initial_train_state(retriever, settings, mesh)
     return settings, jax.device_get(state), compile_train_step(settings, state, mesh)
 
@@ -76,7 +80,7 @@ def test_norms_are_of_the_parameters_after_the_step_in_all_and_by_component(tiny
     assert metrics["parameter_norm"] != pytest.approx(norm(one["params"]), rel=1e-6)
     for part, tree in two["params"].items():
         assert metrics[f"parameter_norm/{part}"] == pytest.approx(norm(tree), rel=1e-6)
-    parts = [value for name, value in metrics.items() if name.startswith("gradient_norm/")]
+    parts = {f"gradient_norm/{part}": metrics[f"gradient_norm/{part}"] for part in two["params"]}
     assert metrics["gradient_norm"] == pytest.approx(norm(parts), rel=1e-6)
 
 
@@ -119,14 +123,74 @@ def test_a_step_without_finite_numbers_changes_nothing(tiny, random_batch, poiso
     assert (metrics["refused"], metrics["refused_in_all"]) == (0, 1)
 
 
-def test_norms_of_components_make_up_the_whole(tiny, random_batch):
-    _, start, step_fn = tiny
-    _, (metrics,) = walk(step_fn, start, [random_batch(0)])
-    parts = {name: value for name, value in metrics.items() if name.startswith("gradient_norm/")}
-    assert set(parts) == {f"gradient_norm/{name}" for name in start["params"]}
-    assert math.hypot(*parts.values()) == pytest.approx(metrics["gradient_norm"], rel=1e-5)
-    squares = sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(start["params"]["visual"]))
-    assert metrics["parameter_norm/visual"] == pytest.approx(math.sqrt(squares), rel=1e-5)
+def compiled_step(settings, retriever, quickly_compiled):
+    """(state as NumPy arrays, compiled step) of any retriever on one device."""
+    mesh = make_mesh()
+    state = initial_train_state(retriever, settings, mesh)
+    return jax.device_get(state), quickly_compiled(compile_train_step(settings, state, mesh))
+
+
+def test_a_refused_step_keeps_the_recipes_state_and_the_average(
+    tiny_config, random_batch, quickly_compiled
+):
+    config = tiny_config()
+    clip = starting_retriever(config).config.clip
+    retriever = init_retriever(recipe_named("emcl").config(clip, {}), jax.random.key(0))
+    optimizer = refusable(optax.sgd(1e-2, momentum=0.9))
+    settings = StepSettings(retriever.config, runtime_of(config), optimizer, ema_decay=0.5)
+    start, step_fn = compiled_step(settings, retriever, quickly_compiled)
+    one, _ = walk(step_fn, start, [random_batch(0)])
+    two, _ = walk(step_fn, one, [random_batch(1)])
+    for name in ("params", "opt_state", "state", "ema"):
+        assert not jax.tree.all(jax.tree.map(np.array_equal, one[name], two[name])), name
+    bad = jax.tree.map(np.array, one)
+    bad["params"]["text"]["projection"][0, 0] = np.nan
+    after, (metrics,) = walk(step_fn, bad, [random_batch(1)])
+    assert metrics["refused"] == 1
+    for name in ("params", "opt_state", "state", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, after[name], bad[name])
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_frozen_parameters_have_no_gradient_and_the_others_keep_theirs(
+    tiny_config, random_batch, quickly_compiled, micro_batches
+):
+    config = tiny_config()
+    # The momentum of the first step is the gradient itself.
+    optimizer = refusable(optax.sgd(0.0, momentum=0.9))
+
+    def gradients(frozen):
+        retriever = starting_retriever(config)
+        settings = StepSettings(
+            retriever.config,
+            runtime_of(config),
+            optimizer,
+            frozen,
+            cached_micro_batches=micro_batches,
+        )
+        start, step_fn = compiled_step(settings, retriever, quickly_compiled)
+        after, (metrics,) = walk(step_fn, start, [random_batch(0)])
+        leaves = jax.tree_util.tree_leaves_with_path(after["opt_state"][0].trace)
+        return {path_name(path): leaf for path, leaf in leaves}, metrics
+
+    whole, _ = gradients(frozenset())
+    frozen = frozenset(sorted(whole)[::2])
+    some, metrics = gradients(frozen)
+    for name, gradient in whole.items():
+        if name in frozen:
+            assert not np.any(some[name]), name
+        else:
+            # Without the others' gradients XLA may fuse these in another way.
+            np.testing.assert_allclose(some[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert any(np.any(whole[name]) for name in frozen)
+    assert metrics["gradient_norm"] == pytest.approx(norm(some), rel=1e-5)
+
+
+def test_a_run_computes_no_gradient_of_what_it_freezes(tiny_config):
+    config = tiny_config({"optimizer.freeze_layer_num": 0})
+    settings = step_settings(config, starting_retriever(config), SCHEDULE)
+    assert "text/token_embedding/embedding" in settings.frozen
+    assert not any("blocks/" in name for name in settings.frozen)
 
 
 def test_an_average_of_the_weights_and_micro_batches(tiny_config, random_batch, quickly_compiled):

@@ -22,6 +22,7 @@ from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.training.micro_batches import joined, split
+from vtr_jax.training.parameter_groups import hold
 
 TOWERS = ("visual", "text")
 TowerOutputs = tuple[Array, Array, VisionFeatures]  # sentences, tokens, what frames gave
@@ -52,19 +53,22 @@ def cached_value_and_grad(
     config: RetrieverConfig,
     runtime: Runtime,
     micro_batches: int,
+    frozen: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Array, dict[str, Any]], Any]:
     """((loss, terms), gradients) of a whole batch, with the activations of one micro-batch.
 
     micro_batches: into how many the batch is cut; each has every micro_batches-th pair, so that
-    pairs stay on their devices.
+    pairs stay on their devices. frozen: names of parameters whose gradient stays 0.
     """
     parts = split(batch, micro_batches)
 
     def towers_of(tower_params: Any, part: Any) -> TowerOutputs:
-        return run_towers(Retriever({**params, **tower_params}, state, config, runtime), part)
+        held = hold({**params, **tower_params}, frozen)
+        return run_towers(Retriever(held, state, config, runtime), part)
 
     def head_of(params: Any, outputs: TowerOutputs) -> tuple[Array, dict[str, Any]]:
-        return loss_of_outputs(Retriever(params, state, config, runtime), outputs, batch, key)
+        retriever = Retriever(hold(params, frozen), state, config, runtime)
+        return loss_of_outputs(retriever, outputs, batch, key)
 
     tower_params = {name: params[name] for name in TOWERS}
     outputs = joined(jax.lax.map(lambda part: towers_of(tower_params, part), parts))

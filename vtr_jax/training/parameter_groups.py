@@ -122,7 +122,24 @@ def trainable_mask(
     return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
-def freeze(optimizer: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
+def frozen_names(mask: Any) -> frozenset[str]:
+    """Names of the wholly frozen parameters of a trainable_mask."""
+    leaves = jax.tree_util.tree_leaves_with_path(mask)
+    return frozenset(path_name(path) for path, trained in leaves if trained is False)
+
+
+def hold(params: Any, frozen: frozenset[str]) -> Any:
+    """The params, of which the frozen ones get no gradient: it is not computed, nor exchanged."""
+
+    def of_leaf(path: Any, leaf: Any) -> Any:
+        return jax.lax.stop_gradient(leaf) if path_name(path) in frozen else leaf
+
+    return jax.tree_util.tree_map_with_path(of_leaf, params)
+
+
+def freeze(
+    optimizer: optax.GradientTransformation, mask: Any
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer over the trained parameters only.
 
     mask: as trainable_mask. Wholly frozen parameters have no moments and their gradients do not

@@ -33,7 +33,12 @@ from vtr_jax.training.optimizer import (
     clip_by_global_norm,
     warmup_cosine,
 )
-from vtr_jax.training.parameter_groups import freeze, parameter_groups, trainable_mask
+from vtr_jax.training.parameter_groups import (
+    freeze,
+    frozen_names,
+    parameter_groups,
+    trainable_mask,
+)
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION, RunData, load_run_data
 from vtr_jax.training.run_log import tensorboard_writer
 from vtr_jax.training.run_record import changed_settings, check_same_run, write_record
@@ -52,7 +57,7 @@ if TYPE_CHECKING:
 
 def make_optimizer(
     config: ConfigDict, retriever: Retriever, schedule: Schedule
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer a config describes, over the parameters it trains."""
     settings = config.optimizer
     groups = parameter_groups(
@@ -65,14 +70,19 @@ def make_optimizer(
         update = adamw(groups, schedule, **moments)
     else:
         raise ValueError(f"optimizer.name: expected bert_adam or adamw, got {settings.name!r}")
-    mask = trainable_mask(
+    chain = optax.chain(clip_by_global_norm(settings.max_grad_norm), update)
+    return freeze(chain, _trained(config, retriever))
+
+
+def _trained(config: ConfigDict, retriever: Retriever) -> Any:
+    settings = config.optimizer
+    return trainable_mask(
         retriever.params,
         retriever.config,
         settings.freeze_layer_num,
         settings.freeze_nothing_in_3d,
         settings.train_video_projection,
     )
-    return freeze(optax.chain(clip_by_global_norm(settings.max_grad_norm), update), mask)
 
 
 def step_settings(config: ConfigDict, retriever: Retriever, schedule: Schedule) -> StepSettings:
@@ -81,6 +91,7 @@ def step_settings(config: ConfigDict, retriever: Retriever, schedule: Schedule) 
         retriever.config,
         retriever.runtime,
         make_optimizer(config, retriever, schedule),
+        frozen_names(_trained(config, retriever)),
         ema_decay=config.ema_decay,
         spike_factor=config.spike_factor,
         gradient_accumulation_steps=config.gradient_accumulation_steps,

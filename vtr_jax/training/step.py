@@ -21,6 +21,7 @@ from vtr_jax.sharding import batch_sharding, on_mesh, put_tree, shardings
 from vtr_jax.training.accumulation import ValueAndGrad, accumulated, scalar_terms
 from vtr_jax.training.cached_gradients import cached_value_and_grad
 from vtr_jax.training.guard import chosen, initial_guard, judge
+from vtr_jax.training.parameter_groups import hold
 
 TrainState = dict[str, Any]
 Batch = Mapping[str, Array]
@@ -33,8 +34,9 @@ BATCH_KEYS = ("frames", "frame_mask", "token_ids", "token_mask")
 class StepSettings:
     """What is trained and how, hashable.
 
-    optimizer: the transformation whose update is added; it is told by `apply` whether it is, see
-    optimizer and guard.refusable. config, runtime: the retriever's.
+    optimizer: the transformation whose update is added. It is told by `apply` whether it is; one
+    that does not know `apply` must be wrapped in guard.refusable, or a refused step would change
+    its moments. config, runtime: the retriever's. frozen: names of parameters without gradient.
     ema_decay: of the average of the parameters, 0 for none. spike_factor: see guard.judge.
     gradient_accumulation_steps: micro-batches a step, see accumulation. cached_micro_batches: into
     how many a batch is cut to save memory, see cached_gradients.
@@ -43,6 +45,7 @@ class StepSettings:
     config: RetrieverConfig
     runtime: Runtime
     optimizer: optax.GradientTransformationExtraArgs
+    frozen: frozenset[str] = frozenset()
     ema_decay: float = 0.0
     spike_factor: float = 0.0
     gradient_accumulation_steps: int = 1
@@ -107,7 +110,8 @@ def batch_loss(
     batch: frames uint8 [B,F,R,R,3], frame_mask [B,F], token_ids [B,L], token_mask [B,L]; the
     i-th caption belongs to the i-th clip and every other pair is a negative.
     """
-    retriever = Retriever(params, state, settings.config, settings.runtime)
+    held = hold(params, settings.frozen)
+    retriever = Retriever(held, state, settings.config, settings.runtime)
     text = retriever.encode_text(batch["token_ids"], batch["token_mask"])
     video = retriever.encode_video(batch["frames"], batch["frame_mask"])
     return retriever.loss(text, video, rng=key)
@@ -122,6 +126,7 @@ def _value_and_grad(settings: StepSettings) -> ValueAndGrad:
         config=settings.config,
         runtime=settings.runtime,
         micro_batches=settings.cached_micro_batches,
+        frozen=settings.frozen,
     )
 
 
