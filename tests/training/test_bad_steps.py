@@ -7,6 +7,7 @@ import math
 import pytest
 
 import vtr_jax.training.loop as loop
+from vtr_jax.checkpoint import load_retriever
 from vtr_jax.training.loop import DivergedError, train
 from vtr_jax.training.progress import MAX_REFUSED_IN_A_ROW
 from vtr_jax.training.run import Run
@@ -56,11 +57,21 @@ def test_skipped_steps_are_counted_and_their_clips_named(train_with, tmp_path, t
     assert [records[i]["refused_in_all"] for i in (1, 2, 6)] == [0, 1, 2]
 
 
+LOWER = " and a lower optimizer.learning_rate; metrics.jsonl names the clips"
+ANEW = f"start a new --workdir{LOWER}"
+FROM_HERE = rf"tart a new --workdir, e.g. with --config.init=\S+{LOWER}"
+SKIP = "Go on in this --workdir with --config.on_nonfinite=skip, or "
+RAISE = "aise --config.spike_factor, in this --workdir too, or "
+LOST = {"parameter_norm": math.inf}
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (NOT_A_NUMBER, "step 6: loss nan, gradient_norm inf, parameter_norm 1.0; none was saved"),
-        (SPIKE, "step 6: gradient_norm 123.5 is more than .*; none was .* on_nonfinite=skip"),
+        (NOT_A_NUMBER, f"6: loss nan, gradient_norm inf, .* 1.0; none was saved .*{SKIP}{ANEW}"),
+        (SPIKE, f"step 6: gradient_norm 123.5 is more than .*; none was .*{SKIP}r{RAISE}{ANEW}"),
+        # Above every limit, which no limit helps against.
+        (SPIKE | NOT_A_NUMBER, f"6: loss nan, gradient_norm inf, .*{SKIP}{ANEW}"),
     ],
 )
 def test_the_run_stops_unless_told_otherwise(train_with, tmp_path, bad, message):
@@ -71,14 +82,33 @@ def test_the_run_stops_unless_told_otherwise(train_with, tmp_path, bad, message)
     assert records[-2]["step"] == 5
 
 
-def test_a_run_that_only_skips_stops(train_with):
-    refused = dict.fromkeys(range(5, 33), NOT_A_NUMBER)
+@pytest.mark.parametrize(
+    ("bad", "advice"), [(NOT_A_NUMBER, f"S{FROM_HERE}"), (SPIKE, f"R{RAISE}s{FROM_HERE}")]
+)
+def test_a_run_that_only_skips_stops(train_with, bad, advice):
+    """What is set already is not advised."""
+    refused = dict.fromkeys(range(5, 33), bad)
     last, count = 5 + MAX_REFUSED_IN_A_ROW, MAX_REFUSED_IN_A_ROW + 1
-    with pytest.raises(DivergedError, match=rf"step {last}: .* \({count} such steps in a row\)"):
+    message = rf"step {last}: .* \({count} such steps in a row\); .* step 24 is kept\. {advice}"
+    with pytest.raises(DivergedError, match=message):
         train_with(refused, {"on_nonfinite": "skip"})
 
 
-def test_parameters_that_are_no_numbers_cannot_be_skipped(train_with):
-    """Nothing was refused, and yet what is saved next would be lost."""
-    with pytest.raises(DivergedError, match="step 2: .* parameter_norm inf"):
-        train_with({2: {"refused": False, "parameter_norm": math.inf}}, {"on_nonfinite": "skip"})
+@pytest.mark.parametrize("bad", [LOST | {"refused": False}, LOST | NOT_A_NUMBER])
+def test_parameters_that_are_no_numbers_cannot_be_skipped(train_with, bad):
+    """What is saved next would be lost, and a refused step leaves them as they are."""
+    message = f"step 2: .* parameter_norm inf; none .* which skipping cannot mend: {ANEW}"
+    with pytest.raises(DivergedError, match=message):
+        train_with({2: bad}, {"on_nonfinite": "skip"})
+
+
+@pytest.mark.parametrize("bad", [NOT_A_NUMBER, LOST | NOT_A_NUMBER])
+def test_what_was_saved_is_where_to_go_on_from(train_with, tmp_path, bad):
+    with pytest.raises(DivergedError) as raised:
+        train_with({6: bad}, {"checkpoint_every": 4})
+    message = str(raised.value)
+    assert "the checkpoint of step 4 is kept" in message
+    assert f"start a new --workdir, e.g. with --config.init={tmp_path / 'run'} and" in message
+    repeat = "mend: repeat the command, to go on from the last good checkpoint, or start"
+    assert (repeat in message) == ("parameter_norm" in bad)
+    assert load_retriever(tmp_path / "run").config.recipe == "clip4clip"

@@ -70,22 +70,37 @@ class Progress:
         clips = self.run.clips_of_step(step)
         found = _found(step, metrics, self.run.config.spike_factor)
         self.log.write("refused", step, {"found": found, "clips": clips})
-        skips = refused and self.run.config.on_nonfinite == "skip"
+        # A refused step leaves the parameters as they are: skipping does not mend them.
+        mendable = refused and math.isfinite(metrics["parameter_norm"])
+        skips = mendable and self.run.config.on_nonfinite == "skip"
         if not skips or self.refused_in_a_row > MAX_REFUSED_IN_A_ROW:
-            raise DivergedError(self._diverged(found))
+            raise DivergedError(self._diverged(found, metrics))
         in_all = int(metrics["refused_in_all"])
         say(f"{found}: not applied, {in_all} in all; clips {', '.join(clips[:5])}, ...")
 
-    def _diverged(self, found: str) -> str:
+    def _diverged(self, found: str, metrics: Mapping[str, float]) -> str:
         saved = self.good_step
         kept = f"the checkpoint of step {saved} is kept" if saved else "none was saved before"
         row = self.refused_in_a_row
         times = f" ({row} such steps in a row)" if row > 1 else ""
-        return (
-            f"{found}{times}; {kept}. Lower optimizer.learning_rate or raise "
-            "optimizer.warmup_proportion, or leave such steps out with on_nonfinite=skip; "
-            "metrics.jsonl names the clips of the step"
-        )
+        advice = self._advice(metrics)
+        return f"{found}{times}; {kept}. {advice}; metrics.jsonl names the clips of the step"
+
+    def _advice(self, metrics: Mapping[str, float]) -> str:
+        # In the same workdir only what a run may change when it is resumed is of use.
+        mendable = math.isfinite(metrics["parameter_norm"])
+        ways = []
+        if not mendable and self.good_step:
+            ways.append("repeat the command, to go on from the last good checkpoint")
+        if mendable and self.run.config.on_nonfinite != "skip":
+            ways.append("go on in this --workdir with --config.on_nonfinite=skip")
+        if mendable and _is_spike(metrics):
+            ways.append("raise --config.spike_factor, in this --workdir too")
+        source = f", e.g. with --config.init={self.run.workdir}" if self.good_step else ""
+        ways.append(f"start a new --workdir{source} and a lower optimizer.learning_rate")
+        why = "" if mendable else "the parameters are not finite, which skipping cannot mend: "
+        advice = why + ", or ".join(ways)
+        return advice[0].upper() + advice[1:]
 
     def _rates(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         # The schedule counts the updates that were applied.
@@ -129,8 +144,13 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def _is_spike(metrics: Mapping[str, float]) -> bool:
+    # An infinite norm is above every limit, and no limit lets it through.
+    return bool(metrics.get("spike")) and math.isfinite(metrics["gradient_norm"])
+
+
 def _found(step: int, metrics: Mapping[str, float], spike_factor: float) -> str:
-    if metrics.get("spike"):
+    if _is_spike(metrics):
         return (
             f"step {step}: gradient_norm {metrics['gradient_norm']:.4g} is more than spike_factor "
             f"{spike_factor:g} times the running median"
