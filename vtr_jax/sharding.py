@@ -6,15 +6,16 @@ on the end of a path, so `opt_state/mu/visual/...` finds the rule of `visual/...
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vtr_jax.cluster import to_host
 
@@ -160,7 +161,7 @@ def rows_split(array: jax.Array) -> jax.Array:
 
 def check_batch_divides(
     batch_size: int,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     gradient_accumulation_steps: int = 1,
     micro_batch_size: int = 0,
 ) -> None:
@@ -174,19 +175,27 @@ def check_batch_divides(
     if batch_size % smallest:
         cut = " / gradient_accumulation_steps" if gradient_accumulation_steps > 1 else ""
         found = f"batch_size{cut} {batch_size // gradient_accumulation_steps}"
-        lower = batch_size // smallest * smallest
-        raise _undivided(found, parts, "batch_size", (lower, lower + smallest))
+        valid = range(smallest, batch_size + smallest + 1, smallest)
+        near = nearest_valid("batch_size", batch_size, valid)
+        raise ValueError(f"{found} is not divisible by data x fsdp = {parts}; {near}")
     if micro_batch_size % parts:
-        valid = [size for size in range(parts, batch_size + 1, parts) if batch_size % size == 0]
-        lower = max((size for size in valid if size < micro_batch_size), default=0)
-        upper = min(size for size in valid if size > micro_batch_size)
-        found = f"micro_batch_size {micro_batch_size}"
-        raise _undivided(found, parts, "micro_batch_size", (lower, upper))
+        valid = range(parts, batch_size + 1, parts)
+        divisors = [size for size in valid if batch_size % size == 0]
+        near = nearest_valid("micro_batch_size", micro_batch_size, divisors)
+        raise ValueError(
+            f"micro_batch_size {micro_batch_size} is not divisible by data x fsdp = {parts}; {near}"
+        )
 
 
-def _undivided(found: str, parts: int, setting: str, sizes: Sequence[int]) -> ValueError:
-    near = " or ".join(f"--config.{setting}={size}" for size in sizes if size)
-    return ValueError(f"{found} is not divisible by data x fsdp = {parts}; nearest valid: {near}")
+def nearest_valid(setting: str, wanted: int, valid: Iterable[int]) -> str:
+    """How an error names the values of a setting next below and above one that is not valid.
+
+    valid: in rising order. As "nearest valid: --config.SETTING=4 or --config.SETTING=8".
+    """
+    values = list(valid)
+    at = bisect.bisect(values, wanted)
+    near = values[max(at - 1, 0) : at + 1]
+    return "nearest valid: " + " or ".join(f"--config.{setting}={value}" for value in near)
 
 
 def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:

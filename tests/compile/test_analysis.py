@@ -166,6 +166,18 @@ def test_a_roofline_is_as_long_as_its_busiest_resource():
     assert chip_of("cpu") is None
 
 
+def test_times_of_memory_are_called_hbm(report):
+    config, measured = report
+    line = Roofline(compute=1.0, memory=2.0, interconnect=0.5, mfu=0.25)
+    measured = dataclasses.replace(measured, roofline=line)
+    text = report_text(config, measured)
+    assert "\n  HBM            2000.00 ms\n" in text
+    assert "2000.00 ms at least (HBM): MFU at most 25%" in text
+    head, row = search_table([Outcome(Trial(1, 1, False, 0), measured)]).splitlines()[1:3]
+    assert "memory" not in head
+    assert head.index("HBM") + 3 == row.index("2000.00") + 7  # right-aligned
+
+
 def test_what_does_not_fit_is_told_apart_from_other_failures():
     for said in (
         "Ran out of memory. Used 25.31G of 15.75G hbm. More",
@@ -242,8 +254,18 @@ def test_a_search_leaves_accumulated_gradients_alone(config):
 
 def test_a_search_that_no_mesh_divides_is_refused(config):
     config.batch_size = 6
-    with pytest.raises(ValueError, match="batch_size 6 is not divisible by 8"):
+    near = "nearest valid: --config.batch_size=4 or --config.batch_size=8$"
+    with pytest.raises(ValueError, match=f"tensor=2 batch_size 6 is not .* fsdp = 4; {near}"):
         search(config, [None] * 8, tell=lambda line: None)
+    config.batch_size = 4
+    assert {way.mesh for way in trials(config, 8)} == {(1, 2)}
+    config.update(batch_size=12, gradient_accumulation_steps=2)
+    near = "nearest valid: --config.batch_size=8 or --config.batch_size=16$"
+    with pytest.raises(ValueError, match=f"gradient_accumulation_steps 6 is not .*; {near}"):
+        search(config, [None] * 8, tell=lambda line: None)
+    config.update(batch_size=7, gradient_accumulation_steps=1)
+    with pytest.raises(ValueError, match="tensor=1 batch_size 7 .* fsdp = 3; .*=6 or .*=9$"):
+        search(config, [None] * 3, tell=lambda line: None)
 
 
 def test_memory_between_the_compilers_estimate_and_the_sum_may_fit(report):

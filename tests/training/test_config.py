@@ -105,9 +105,25 @@ def test_the_defaults_can_run():
     ("name", "value", "message"),
     [
         ("batch_size", 1, "batch_size: expected 2 or more, got 1; the contrastive loss of a"),
-        ("gradient_accumulation_steps", 3, "expected a divisor of batch_size 128 .*, got 3"),
-        ("gradient_accumulation_steps", 128, "leaves 2 pairs or more a micro-batch, got 128"),
-        ("micro_batch_size", 3, "micro_batch_size: expected a divisor of batch_size 128, got 3"),
+        (
+            "gradient_accumulation_steps",
+            3,
+            "expected a divisor of batch_size 128 .*, got 3; nearest valid: "
+            "--config.gradient_accumulation_steps=2 or --config.gradient_accumulation_steps=4$",
+        ),
+        (
+            "gradient_accumulation_steps",
+            128,
+            "leaves 2 pairs or more a micro-batch, got 128; nearest valid: "
+            "--config.gradient_accumulation_steps=64$",
+        ),
+        (
+            "micro_batch_size",
+            48,
+            "micro_batch_size: expected a divisor of batch_size 128, got 48; nearest valid: "
+            "--config.micro_batch_size=32 or --config.micro_batch_size=64$",
+        ),
+        ("micro_batch_size", 256, "batch_size 128, got 256; .*: --config.micro_batch_size=128$"),
         ("micro_batch_size", -1, "micro_batch_size: expected 0 or more"),
         ("ema_decay", 1.0, "ema_decay: expected at least 0 and below 1, got 1"),
         ("spike_factor", 0.5, "spike_factor: expected 0 for no limit, or more than 1, got 0.5"),

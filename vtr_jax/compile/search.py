@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from vtr_jax.compile.analysis import DoesNotFit, StepReport, compile_step
 from vtr_jax.compile.text import gigabytes
+from vtr_jax.sharding import AXES, check_batch_divides
 
 # Shares of the batch whose activations are in memory at once; the last one only on a mesh where
 # nothing else fits, and rematerialised, because each compilation takes a minute or more.
@@ -74,16 +76,32 @@ def trials(config: ConfigDict, devices: int) -> Iterator[Trial]:
 
     Mesh by mesh, the smallest micro-batches of each last.
     """
-    few = next((size for size in (8, 4, 2) if devices % size == 0 and size < devices), None)
-    meshes = [(1, 1), (devices, 1), *([(few, 1), (1, 2)] if few else [])]
     at_once = config.batch_size // config.gradient_accumulation_steps
-    for fsdp, tensor in dict.fromkeys(meshes):
+    for fsdp, tensor in _meshes(devices):
         for share in _shares(config):
             size = at_once // share
             if at_once % share or size % (devices // tensor):
                 continue
             for remat in (True,) if share == LAST_MICRO_BATCHES else (False, True):
                 yield Trial(fsdp, tensor, remat, 0 if share == 1 else size)
+
+
+def _meshes(devices: int) -> list[tuple[int, int]]:
+    few = next((size for size in (8, 4, 2) if devices % size == 0 and size < devices), None)
+    return list(dict.fromkeys([(1, 1), (devices, 1), *([(few, 1), (1, 2)] if few else [])]))
+
+
+def _check_batch(config: ConfigDict, devices: int) -> None:
+    # The mesh with the most for tensor cuts the batch into the fewest parts.
+    tensor = max(tensor for _, tensor in _meshes(devices))
+    mesh = AbstractMesh((devices // tensor, 1, tensor), AXES)
+    try:
+        check_batch_divides(config.batch_size, mesh, config.gradient_accumulation_steps)
+    except ValueError as error:
+        raise ValueError(
+            f"--search: no mesh that it tries of {devices} devices divides the batch; even with "
+            f"tensor={tensor} {error}"
+        ) from error
 
 
 def _shares(config: ConfigDict) -> tuple[int, ...]:
@@ -109,6 +127,8 @@ def search(
 
     Raises ValueError where no mesh of these devices divides the batch.
     """
+    if not any(trials(config, len(devices))):
+        _check_batch(config, len(devices))
     outcomes: list[Outcome] = []
     for trial in trials(config, len(devices)):
         if _needless(trial, config, outcomes):
@@ -119,10 +139,6 @@ def search(
             outcome = Outcome(trial, None, str(error))
         tell(f"compiled {outcome_line(outcome)}")
         outcomes.append(outcome)
-    if not outcomes:
-        raise ValueError(
-            f"--search: batch_size {config.batch_size} is not divisible by {len(devices)} devices"
-        )
     return sorted(outcomes, key=lambda outcome: outcome.order)
 
 
@@ -130,7 +146,7 @@ TRIED = "tried: mesh, remat and micro_batch_size, in place of what the config sa
 LEGEND = "times in ms, at least; micro 0: the whole batch at once"
 HEADER = (
     f"{'fsdp':>5} {'tensor':>6} {'remat':>5} {'micro':>6} {'peak':>11} {'compute':>9} "
-    f"{'memory':>9} {'links':>9} {'step':>9} {'MFU':>4}"
+    f"{'HBM':>9} {'links':>9} {'step':>9} {'MFU':>4}"
 )
 
 

@@ -18,6 +18,9 @@ METHOD = (
     "least as long as its busiest resource."
 )
 
+# By the name in a Roofline. "memory" alone is what a program takes, and whether that fits.
+RESOURCES = {"compute": "compute", "memory": "HBM", "interconnect": "interconnect"}
+
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """The settings of a config that decide what a step costs."""
@@ -130,9 +133,7 @@ def _roofline_lines(report: StepReport) -> list[str]:
         return [f"no roofline: the peak of {report.kind} is not in vtr_jax/compile/chips.py"]
     return [
         "roofline: a resource is busy for",
-        f"  compute      {1e3 * line.compute:9.2f} ms",
-        f"  memory       {1e3 * line.memory:9.2f} ms",
-        f"  interconnect {1e3 * line.interconnect:9.2f} ms",
-        f"  step         {1e3 * line.step:9.2f} ms at least ({line.bound}): MFU at most "
+        *(f"  {name:<12} {1e3 * getattr(line, key):9.2f} ms" for key, name in RESOURCES.items()),
+        f"  step         {1e3 * line.step:9.2f} ms at least ({RESOURCES[line.bound]}): MFU at most "
         f"{100 * line.mfu:.0f}%",
     ]

@@ -15,6 +15,7 @@ from vtr_jax.evaluation.evaluate import FRAME_CHOICES, FRAME_ORDERS
 from vtr_jax.evaluation.metrics import RECALL_LEVELS
 from vtr_jax.models.clip import CLIP_PRESETS, ClipConfig, clip_config
 from vtr_jax.models.runtime import ATTENTIONS, Runtime, check_attention_device
+from vtr_jax.sharding import nearest_valid
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION
 
 # Lowest value of whole numbers, with the reason where it is no plain sense.
@@ -235,10 +236,12 @@ def _check_attention(config: ConfigDict) -> None:
 
 
 def _check_micro_batches(batch_size: int, micro_batches: int) -> None:
-    if batch_size % micro_batches or batch_size // micro_batches < 2:
+    valid = [count for count in _divisors(batch_size) if batch_size // count >= 2]
+    if micro_batches not in valid:
         raise ValueError(
             f"gradient_accumulation_steps: expected a divisor of batch_size {batch_size} that "
-            f"leaves 2 pairs or more a micro-batch, got {micro_batches}"
+            f"leaves 2 pairs or more a micro-batch, got {micro_batches}; "
+            f"{nearest_valid('gradient_accumulation_steps', micro_batches, valid)}"
         )
 
 
@@ -251,10 +254,16 @@ def _check_micro_batch_size(config: ConfigDict) -> None:
             "micro_batch_size and gradient_accumulation_steps exclude each other: the first keeps "
             "all negatives of the batch, the second those of a micro-batch"
         )
-    if config.batch_size % size:
+    valid = _divisors(config.batch_size)
+    if size not in valid:
         raise ValueError(
-            f"micro_batch_size: expected a divisor of batch_size {config.batch_size}, got {size}"
+            f"micro_batch_size: expected a divisor of batch_size {config.batch_size}, got {size}; "
+            f"{nearest_valid('micro_batch_size', size, valid)}"
         )
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def _setting(config: ConfigDict, name: str) -> Any:
