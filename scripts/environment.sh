@@ -67,6 +67,13 @@ pip_install() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$1"
 }
 
+# For scripts that train: what they run on is installed once, with the extra for the accelerator.
+# require_vtr FOLDER EXTRA: the folder of .venv.
+require_vtr() {
+    [ -x "$1/.venv/bin/vtr" ] ||
+        fail "$1/.venv/bin/vtr: not found; there: python3.11 -m venv .venv && .venv/bin/pip install -e '.$2'"
+}
+
 install_vtr_jax() {
     local extras="$1" problem wanted
     wanted="$(cksum <setup.py) $extras"

@@ -6,8 +6,9 @@
 # --cpus-per-task: a machine's cores over its GPUs. They read and decode frames; without it Slurm
 # gives each process a single one. Submit it from the repository. Arguments go to `vtr train`; DIR
 # and the frame store must be on a disk that all machines share. Two minutes before its time is
-# over, or when it is preempted, the run saves, exits with 75 and is queued again. What Slurm tells
-# JAX:
+# over, or when it is preempted, the run saves, exits with 75 and is queued again.
+# .venv is needed, on a disk that all machines share, made with: pip install -e '.[cuda12]'
+# What Slurm tells JAX:
 #   SLURM_STEP_NODELIST, SLURM_JOB_ID   the machine of process 0, and its port
 #   SLURM_NTASKS, SLURM_PROCID          how many processes there are, and which one this is
 #   SLURM_LOCALID                       which of its machine's GPUs is this process's
@@ -23,6 +24,7 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 . scripts/environment.sh
 [ $# -gt 0 ] || set -- --help
 answer_help "$@"
+require_vtr "$PWD" "[cuda12]"
 code=0
 # --kill-on-bad-exit=0, because 75 is a bad exit too: the first process that ends with it would have
 # the others killed while they still end, and the job's code would not be 75. No process is left

@@ -76,7 +76,19 @@ def test_a_good_venv_is_good_and_its_copy_is_not(venv_problem, tmp_path):
 
 
 @pytest.fixture
-def slurm_job(tmp_path):
+def repository(tmp_path):
+    """A folder with the scripts, and a .venv whose vtr only says what it was told."""
+    folder = tmp_path / "repository"
+    vtr = folder / ".venv" / "bin" / "vtr"
+    vtr.parent.mkdir(parents=True)
+    vtr.write_text('#!/usr/bin/env bash\necho vtr "$@"\n')
+    vtr.chmod(0o755)
+    shutil.copytree(REPOSITORY / "scripts", folder / "scripts")
+    return folder
+
+
+@pytest.fixture
+def slurm_job(tmp_path, repository):
     """Runs train_slurm.sh with a Slurm that only says what it was told, and ends with a code."""
     for name, code in (("srun", "$SRUN_CODE"), ("scontrol", "0")):
         program = tmp_path / name
@@ -87,7 +99,7 @@ def slurm_job(tmp_path):
         outside = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         environment = outside | {
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "SLURM_SUBMIT_DIR": str(REPOSITORY),
+            "SLURM_SUBMIT_DIR": str(repository),
             "SLURM_JOB_ID": "17",
             "SRUN_CODE": str(code),
         }
@@ -112,3 +124,28 @@ def test_a_slurm_job_that_saved_is_queued_again(slurm_job):
     ]
     assert code == 75
     assert slurm_job(1) == (1, [f"srun --kill-on-bad-exit=0 {train}"])
+
+
+@pytest.mark.parametrize("name", ["train_gpus.sh", "train_slurm.sh"])
+def test_a_missing_installation_is_told_with_the_extra_for_gpus(repository, name):
+    shutil.rmtree(repository / ".venv")
+    done = train(repository, name)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        f"error: {repository}/.venv/bin/vtr: not found; there: python3.11 -m venv .venv && "
+        ".venv/bin/pip install -e '.[cuda12]'\n"
+    )
+
+
+def test_one_machine_trains_with_what_is_installed_beside_the_scripts(repository):
+    assert train(repository, "train_gpus.sh").stdout == "vtr train --workdir=a b\n"
+
+
+def train(repository, name):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    return subprocess.run(
+        ["bash", repository / "scripts" / name, "--workdir=a b"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
