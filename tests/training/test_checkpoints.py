@@ -29,6 +29,13 @@ def steps_in(folder):
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
+def save(checkpoints, step, score=None):
+    """Saved, then evaluated where there is a score, as a run does."""
+    checkpoints.save(step, state_of(float(step)))
+    if score is not None:
+        checkpoints.add_scores(step, {METRIC: score, "t2v R@5": 100.0 - score})
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
     opened = RunCheckpoints(tmp_path, keep_last=2, metric=METRIC)
@@ -41,6 +48,7 @@ def checkpoints(tmp_path):
     [
         ({1: 10.0, 2: 30.0, 3: 20.0, 4: 20.0, 5: 10.0}, [2, 4, 5]),
         ({1: 10.0, 2: 20.0, 3: 30.0}, [2, 3]),
+        ({1: 20.0, 2: 10.0, 3: 10.0, 4: 30.0}, [3, 4]),
         # Of equal scores the later one is the best, as in the originals.
         ({1: 30.0, 2: 30.0, 3: 20.0, 4: 10.0}, [2, 3, 4]),
         # Saved between two evaluations, or without any.
@@ -50,8 +58,7 @@ def checkpoints(tmp_path):
 )
 def test_the_last_ones_and_the_best_are_kept(checkpoints, tmp_path, scores, kept):
     for step, score in scores.items():
-        metrics = {} if score is None else {METRIC: score, "t2v R@5": 100.0 - score}
-        checkpoints.save(step, state_of(step), metrics)
+        save(checkpoints, step, score)
     checkpoints.finish()
     assert steps_in(checkpoints.folder) == kept
     assert checkpoints.latest_step() == max(scores)
@@ -86,16 +93,16 @@ def test_a_save_is_not_disturbed_by_the_steps_that_follow(checkpoints):
 def test_a_new_process_finds_the_newest_and_removes_what_was_left_half_written(tmp_path):
     first = RunCheckpoints(tmp_path, keep_last=2, metric=METRIC)
     assert first.latest_step() is None
-    first.save(4, state_of(4.0), {METRIC: 1.0})
+    save(first, 4, 1.0)
     first.close()
     torn = first.folder / "8.orbax-checkpoint-tmp"
     torn.mkdir()
     (torn / "retriever").mkdir()
     second = RunCheckpoints(tmp_path, keep_last=2, metric=METRIC)
     assert second.latest_step() == 4
-    second.save(8, state_of(8.0), {METRIC: 0.5})
-    second.save(12, state_of(12.0), {METRIC: 0.25})
-    second.save(16, state_of(16.0), {METRIC: 0.125})
+    save(second, 8, 0.5)
+    save(second, 12, 0.25)
+    save(second, 16, 0.125)
     second.close()
     # The best of the first process counts in the second.
     assert steps_in(second.folder) == [4, 12, 16]
@@ -137,7 +144,7 @@ def flip_a_bit(folder):
 
 def test_the_newest_whole_checkpoint_is_resumed_and_nothing_is_destroyed(checkpoints, tmp_path):
     for step in (1, 2, 3):
-        checkpoints.save(step, state_of(float(step)), {METRIC: 10.0 - step})
+        save(checkpoints, step, 10.0 - step)
     checkpoints.finish()
     assert sorted(path.name for path in (tmp_path / "checksums").iterdir()) == [
         "1.json",
@@ -183,7 +190,7 @@ def test_the_average_is_the_retriever_and_the_rest_comes_back_too(checkpoints):
 
 
 def test_scores_can_follow_a_checkpoint(checkpoints, tmp_path):
-    checkpoints.save(1, state_of(1.0), {METRIC: 10.0})
+    save(checkpoints, 1, 10.0)
     checkpoints.save(2, state_of(2.0))
     checkpoints.finish()
     assert checkpoints.has_scores(1) and not checkpoints.has_scores(2)

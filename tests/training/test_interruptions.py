@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -12,10 +11,10 @@ import time
 import pytest
 
 import vtr_jax.data.frame_store.store as store_module
-import vtr_jax.training.loop as loop
 from vtr_jax.checkpoint import checkpoint_scores, checkpoint_steps
 from vtr_jax.data.frame_store.store import DamagedStore
 from vtr_jax.lock import only_process
+from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.loop import train
 from vtr_jax.training.run import Run
 from vtr_jax.training.run_log import RunLog, read_log
@@ -52,40 +51,61 @@ def test_a_second_signal_ends_at_once():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-class StopsBehind:
-    """A stop request that comes while a step is computed."""
-
-    def __init__(self, step):
-        self.step, self.seen = step, 0
-
-    @property
-    def signal(self):
-        return signal.SIGTERM if self.seen >= self.step - 1 else None
-
-    def reached(self, step):
-        self.seen = step
-        return step >= self.step
-
-    def interruption(self, step):
-        return Interrupted(75)
+def test_nothing_is_waited_for_where_nothing_is_left_to_save(capfd):
+    with stop_requests() as stop, pytest.raises(Interrupted) as raised, stop.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+    assert raised.value.code == 75
+    assert "SIGTERM: nothing was left to save; the same command goes on" in capfd.readouterr().err
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        # It came just before: noted, and obeyed as soon as nothing is left to save.
+        with pytest.raises(Interrupted), stop.at_once():
+            pytest.fail("was not ended")
+        assert not stop.ends_at_once
 
 
-def test_an_evaluation_that_was_due_is_made_up_for(
+def killed_in_its_evaluation(config, workdir, error=None):
+    """A run that is told to stop, or fails, in the middle of its first evaluation."""
+
+    def evaluate(run):
+        if error:
+            raise error
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on evaluating")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Run, "evaluate", evaluate)
+        train(config, workdir)
+
+
+def test_sigterm_in_an_evaluation_ends_it_and_it_is_made_up_for(
+    tiny_config, tiny_run, tmp_path, soak_kills
+):
+    workdir = tmp_path / "run"
+    for _ in range(2):  # the second time before anything is trained, which costs nothing
+        with pytest.raises(Interrupted) as raised:
+            killed_in_its_evaluation(tiny_config(), workdir)
+        assert raised.value.code == 75
+        assert checkpoint_steps(workdir) == [8] and checkpoint_scores(workdir, 8) == {}
+        assert not any(record["kind"] == "evaluation" for record in read_log(workdir))
+    train(tiny_config(), workdir)
+    assert soak_kills.differences(workdir, tiny_run) == []
+
+
+def test_an_evaluation_whose_scores_were_not_saved_is_not_logged_twice(
     tiny_config, tiny_run, tmp_path, monkeypatch, soak_kills
 ):
     workdir = tmp_path / "run"
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        stops = contextlib.nullcontext(StopsBehind(8))
-        patched.setattr(loop, "stop_requests", lambda: stops)
+
+    def killed(checkpoints, step, metrics):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RunCheckpoints, "add_scores", killed)
         train(tiny_config(), workdir)
-    assert checkpoint_steps(workdir) == [8] and checkpoint_scores(workdir, 8) == {}
-    assert not any(record["kind"] == "evaluation" for record in read_log(workdir))
-    # On the way on: stopped again before anything is done, which costs nothing.
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        stops = contextlib.nullcontext(StopsBehind(8))
-        patched.setattr(loop, "stop_requests", lambda: stops)
-        train(tiny_config(), workdir)
-    assert checkpoint_scores(workdir, 8)["t2v queries"] == 5
+    assert [r["step"] for r in read_log(workdir) if r["kind"] == "evaluation"] == [8]
+    assert checkpoint_scores(workdir, 8) == {}
     train(tiny_config(), workdir)
     assert soak_kills.differences(workdir, tiny_run) == []
 
@@ -122,13 +142,12 @@ def test_a_store_that_cannot_be_read_any_more(
     assert soak_kills.differences(workdir, tiny_run) == []
 
 
-def test_an_evaluation_that_fails_costs_no_training(tiny_config, tmp_path, monkeypatch):
-    def fails(run):
-        raise DamagedStore("a shard is gone")
-
-    monkeypatch.setattr(Run, "evaluate", fails)
-    with pytest.raises(DamagedStore, match="a shard is gone"):
-        train(tiny_config({"log_every": 100}), tmp_path / "run")
+@pytest.mark.parametrize(
+    "error", [DamagedStore("a shard is gone"), RuntimeError("RESOURCE_EXHAUSTED: out of memory")]
+)
+def test_an_evaluation_that_fails_costs_no_training(tiny_config, tmp_path, error):
+    with pytest.raises(type(error), match=str(error)):
+        killed_in_its_evaluation(tiny_config({"log_every": 100}), tmp_path / "run", error)
     assert checkpoint_steps(tmp_path / "run") == [8]
     assert checkpoint_scores(tmp_path / "run", 8) == {}
 

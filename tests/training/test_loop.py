@@ -198,13 +198,13 @@ def test_nothing_is_compiled_after_the_first_evaluation(tiny_config, tmp_path, m
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    save = RunCheckpoints.save
+    add_scores = RunCheckpoints.add_scores
 
-    def counting_save(checkpoints, step, *args):
+    def counting(checkpoints, step, scores):
         counts[step] = len(compiled)
-        save(checkpoints, step, *args)
+        add_scores(checkpoints, step, scores)
 
-    monkeypatch.setattr(RunCheckpoints, "save", counting_save)
+    monkeypatch.setattr(RunCheckpoints, "add_scores", counting)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         # Five clips in batches of two: the last one is padded.

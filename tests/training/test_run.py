@@ -268,8 +268,9 @@ def test_the_card_says_how_the_checkpoint_was_chosen(
     workdir = tmp_path / "run"
     run = open_run(config, workdir)
     for step, score in ((1, 30.0), (2, 20.0)):
-        scores = {} if validation == "none" else {"t2v R@1": score}
-        run.checkpoints.save(step, run.state, scores)
+        run.checkpoints.save(step, run.state)
+        if validation != "none":
+            run.checkpoints.add_scores(step, {"t2v R@1": score})
     run.checkpoints.finish()
     request = EvaluationRequest(
         checkpoint=str(workdir),

@@ -15,6 +15,7 @@ from vtr_jax import cluster
 from vtr_jax.checkpoint import (
     CHECKPOINTS_FOLDER,
     RETRIEVER_ITEM,
+    best_checkpoint_step,
     brief,
     checkpoint_scores,
     checkpoint_steps,
@@ -102,11 +103,10 @@ class RunCheckpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+        self._keep_last, self._metric = keep_last, metric
         self._recorder = ChecksumRecorder(self.workdir)
 
-    def save(
-        self, step: int, train_state: TrainState, metrics: Mapping[str, float] | None = None
-    ) -> None:
+    def save(self, step: int, train_state: TrainState) -> None:
         """Start saving the state after `step` updates; earlier saves are finished first.
 
         Raises OSError where this save cannot begin or the one before it has failed; the
@@ -118,7 +118,7 @@ class RunCheckpoints:
             self._manager.wait_until_finished()
             self._recorder.record_finished()
             self._recorder.expect(step)
-            self._manager.save(step, args=self._args.Composite(**args), metrics=dict(metrics or {}))
+            self._manager.save(step, args=self._args.Composite(**args), metrics={})
         except Exception as error:  # Orbax and TensorStore raise many kinds for a full disk
             raise self._unwritten(error) from error
 
@@ -189,11 +189,19 @@ class RunCheckpoints:
         return bool(checkpoint_scores(self.workdir, step))
 
     def add_scores(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Give a complete checkpoint its scores, where it was saved before it was evaluated."""
+        """Give a checkpoint its scores; waits until it is written. Another one may be best then.
+
+        Raises OSError where it could not be written.
+        """
+        self._wait()
         self._recorder.forget(step)
         cluster.on_first(self._write_scores, scores_file(self.workdir, step), metrics)
         self._recorder.expect(step)
         self._manager.reload()
+        best = best_checkpoint_step(self.workdir, self._metric)
+        for superseded in checkpoint_steps(self.workdir)[: -self._keep_last]:
+            if superseded != best:
+                self._manager.delete(superseded)
 
     @staticmethod
     def _write_scores(path: Path, metrics: Mapping[str, float]) -> None:
@@ -202,12 +210,15 @@ class RunCheckpoints:
 
     def finish(self) -> None:
         """Wait until everything is on disk; raises OSError where it could not be written."""
+        self._wait()
+        self._recorder.record_finished()
+        self._recorder.finish()
+
+    def _wait(self) -> None:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # as in save
             raise self._unwritten(error) from error
-        self._recorder.record_finished()
-        self._recorder.finish()
 
     def close(self) -> None:
         """Finish and release the background threads."""

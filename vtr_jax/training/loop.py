@@ -52,16 +52,16 @@ def _train_steps(
             values = progress.window(step, progress.flush())
             epoch = -(-step // run.plan.steps_per_epoch)
             say(step_line(step, run.total_steps, epoch, values))
-        # Who is asked to stop has seconds: it saves first, and evaluates when it is resumed.
-        if stop.signal and step < run.total_steps:
-            continue
         if _due(step, config.eval_every, run):
+            # Saved first: an evaluation that fails or takes too long must cost nothing.
             with progress.pause():
-                progress.flush()
-                _save(run, progress, step, _evaluate(run, progress, step))
+                _save(run, progress, step)
+                with stop.at_once():
+                    _evaluate(run, progress, step)
         elif config.checkpoint_every and step % config.checkpoint_every == 0:
             with progress.pause():
                 _save(run, progress, step)
+    run.checkpoints.finish()
 
 
 def _next_batch(
@@ -81,33 +81,24 @@ def _save_alone(run: Run, progress: Progress, step: int) -> None:
         _save(run, progress, step)
 
 
-def _evaluate(run: Run, progress: Progress, step: int) -> dict[str, float]:
-    try:
-        scores = run.evaluate()
-    except OSError:
-        _save_alone(run, progress, step)
-        raise
+def _evaluate(run: Run, progress: Progress, step: int) -> None:
+    """Evaluate a checkpoint, unless that was done; it may still be on its way to the disk."""
+    if run.checkpoints.has_scores(step):
+        return
+    scores = run.evaluate()
     if scores:
         progress.log.write("evaluation", step, scores)
         say(_score_line(step, scores))
-    return scores
+        run.checkpoints.add_scores(step, scores)
 
 
-def _save(run: Run, progress: Progress, step: int, scores: dict[str, float] | None = None) -> None:
+def _save(run: Run, progress: Progress, step: int) -> None:
     """Save the state after a step, unless that was done or there is nothing to save."""
     progress.flush()
     if step in (0, progress.good_step):
         return
-    run.checkpoints.save(step, run.state, scores)
+    run.checkpoints.save(step, run.state)
     progress.good_step = step
-
-
-def _catch_up(run: Run, progress: Progress, step: int) -> None:
-    """Evaluate a checkpoint that was saved before its evaluation, by a run asked to stop."""
-    if step and _due(step, run.config.eval_every, run) and not run.checkpoints.has_scores(step):
-        scores = _evaluate(run, progress, step)
-        if scores:
-            run.checkpoints.add_scores(step, scores)
 
 
 def _score_line(step: int, scores: dict[str, float]) -> str:
@@ -146,23 +137,33 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     """
     check_workdir(workdir)
     with contextlib.ExitStack() as stack:
-        if is_first():
-            stack.enter_context(only_process(workdir, "training"))
-        run = Run(config, workdir)
-        stack.callback(run.checkpoints.close)
-        start, notes = run.resume()
-        say(_first_lines(run, start, notes))
-        log = open_log(workdir, start, config.tensorboard)
-        stack.callback(log.close)
-        protocol = run.validation_protocol()
-        if protocol and not start:
-            log.write("protocol", 0, protocol)
-        progress = Progress(run, log, good_step=start or None)
-        _catch_up(run, progress, start)
-        # No bar where nobody watches: a log file keeps its lines.
-        silent = None if is_first() else True
-        bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=silent)
-        stack.enter_context(bar)
-        batches = stack.enter_context(contextlib.closing(run.batches(start)))
-        _train_steps(run, progress, batches, bar, stack.enter_context(stop_requests()))
+        stop = stack.enter_context(stop_requests())
+        with stop.at_once():
+            run, progress = _begin(config, workdir, stack)
+            start = progress.good_step or 0
+            # A run that was stopped saved first, and is evaluated now.
+            if start and _due(start, config.eval_every, run):
+                _evaluate(run, progress, start)
+            # No bar where nobody watches: a log file keeps its lines.
+            silent = None if is_first() else True
+            bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=silent)
+            stack.enter_context(bar)
+            batches = stack.enter_context(contextlib.closing(run.batches(start)))
+        _train_steps(run, progress, batches, bar, stop)
     return run.state
+
+
+def _begin(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> tuple[Run, Progress]:
+    """The run where it stands, and its log; the stack closes them."""
+    if is_first():
+        stack.enter_context(only_process(workdir, "training"))
+    run = Run(config, workdir)
+    stack.callback(run.checkpoints.close)
+    start, notes = run.resume()
+    say(_first_lines(run, start, notes))
+    log = open_log(workdir, start, config.tensorboard, run.checkpoints.has_scores(start))
+    stack.callback(log.close)
+    protocol = run.validation_protocol()
+    if protocol and not start:
+        log.write("protocol", 0, protocol)
+    return run, Progress(run, log, good_step=start or None)

@@ -33,11 +33,18 @@ class RunLog:
 
     resumed_step: updates already done; records of later steps (of a run that was killed before
     it saved them) are dropped, so that the file reads as if nothing had happened. 0: all are.
+    evaluated: whether the checkpoint of that step has its scores; where it has not, it will be
+    evaluated again, and a record of that is dropped too.
     """
 
-    def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool) -> None:
+    def __init__(
+        self, workdir: Path, resumed_step: int, tensorboard: bool, evaluated: bool = True
+    ) -> None:
         old = read_log(workdir) if resumed_step else []
         kept = [record for record in old if record["step"] <= resumed_step]
+        if not evaluated:
+            again = ("evaluation", resumed_step)
+            kept = [record for record in kept if (record["kind"], record["step"]) != again]
         self._path = path = workdir / LOG_FILE
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._board = None
@@ -79,9 +86,11 @@ class NoLog:
         """Nothing."""
 
 
-def open_log(workdir: Path, resumed_step: int, tensorboard: bool) -> RunLog | NoLog:
+def open_log(
+    workdir: Path, resumed_step: int, tensorboard: bool, evaluated: bool = True
+) -> RunLog | NoLog:
     """The log of this process: see RunLog."""
-    return RunLog(workdir, resumed_step, tensorboard) if is_first() else NoLog()
+    return RunLog(workdir, resumed_step, tensorboard, evaluated) if is_first() else NoLog()
 
 
 def _is_not_finite(value: Any) -> bool:

@@ -12,7 +12,10 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from vtr_jax.cluster import is_first
+
 _FIRST_WORDS = "saving behind the step that runs; sent again, it ends the run at once"
+_GOES_ON = "the same command goes on from there"
 # Schedulers start a job again that ends with 75, EX_TEMPFAIL: try again later.
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
@@ -26,6 +29,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.ends_at_once = False
 
     def reached(self, step: int) -> bool:
         """Whether to stop behind this step; all processes of a run get the same answer."""
@@ -37,15 +41,36 @@ class StopRequest:
         """What to raise once everything up to a step is saved."""
         number = self.signal or signal.SIGTERM
         done = f"saved after step {step}" if step else "before the first step"
-        print(f"{number.name}: {done}; the same command goes on from there", flush=True)
+        if is_first():
+            print(f"{number.name}: {done}; {_GOES_ON}", flush=True)
         return Interrupted(EXIT_CODES[number])
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While nothing is left to save: being asked to stop raises Interrupted at that very place.
+
+        Of one process that trains alone; many agree on a step first.
+        """
+        self.ends_at_once = True
+        try:
+            if self.signal:
+                raise _interrupted(self.signal)
+            yield
+        finally:
+            self.ends_at_once = False
+
+
+def _interrupted(number: signal.Signals) -> Interrupted:
+    # print is not allowed in a signal's handler: it may have come in the middle of one.
+    os.write(2, f"{number.name}: nothing was left to save; {_GOES_ON}\n".encode())
+    return Interrupted(EXIT_CODES[number])
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Notes SIGTERM and SIGINT while it is open, instead of ending at once.
+    """Notes SIGTERM and SIGINT while it is open, instead of being ended by them.
 
-    The second such signal does end the process at once. Signals stay as they are in a thread that
+    The second such signal does end the process. Signals stay as they are in a thread that
     is not the main one, and where several processes train together: JAX listens to them there.
     """
     request = StopRequest()
@@ -59,7 +84,8 @@ def stop_requests() -> Iterator[StopRequest]:
         request.signal = signal.Signals(number)
         for each in EXIT_CODES:
             signal.signal(each, signal.SIG_DFL)
-        # print is not allowed here: the signal may have come in the middle of one.
+        if request.ends_at_once:
+            raise _interrupted(request.signal)
         os.write(2, f"{request.signal.name}: {_FIRST_WORDS}\n".encode())
 
     for number in EXIT_CODES:
