@@ -16,6 +16,7 @@ echo "== preparing on Apache Beam (.cache/beam-venv: its bounds on other package
 .cache/beam-venv/bin/python -m pytest tests/data/test_prepare_beam.py
 echo "== every recipe's train step compiled for eight TPU v5e chips"
 .venv/bin/python scripts/soak_compile.py
+.venv/bin/pytest tests/compile/test_topology.py
 echo "== one, two and four processes: equal losses, checkpoints and ranks"
 .venv/bin/python scripts/soak_processes.py
 echo "== every recipe on three meshes of eight devices: equal losses and gradients"
