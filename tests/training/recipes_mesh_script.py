@@ -52,12 +52,15 @@ CASES = {
     "backbone_tvr-cached": ("backbone_tvr", {}, {}),
     # Nine stages with 32 bases make 3e-4 of the loss out of 1e-7 of the parameters, anywhere.
     "emcl": ("emcl", {"centerK": 4, "stage_num": 2}, {}),
+    "emcl-accumulated": ("emcl", {"centerK": 4, "stage_num": 2}, {}),
     "eercf": ("eercf", {}, {"temporal_layers": 2, "max_frames": 3}),
     "internvideo": ("internvideo", {}, {}),
 }
 # Cached gradients, and the case that one device computes with the whole batch at once.
 MICRO_BATCHES = {"backbone_tvr-cached": 2}
 WHOLE_BATCH = {"backbone_tvr-cached": "backbone_tvr"}
+# Micro-batches with negatives of their own, on one device as on eight.
+ACCUMULATED = {"emcl-accumulated": 2}
 # A shape tells what an array is: 17 is the patches of a frame with the class token, a last axis of
 # 3 or 48 is a picture's, before and behind the cut into patches.
 BATCH, FRAMES, TOKENS, RESOLUTION, PATCHES, WIDTH, VOCABULARY = 16, 3, 7, 16, 17, 64, 96
@@ -117,6 +120,7 @@ def step(case, mesh_name):
         retriever.runtime,
         optimizer,
         ema_decay=0.5,
+        gradient_accumulation_steps=ACCUMULATED.get(case, 1),
         cached_micro_batches=MICRO_BATCHES.get(case, 1),
     )
     state = initial_train_state(retriever, settings, mesh)
@@ -208,7 +212,9 @@ def _frames(shape):
 
 def _is_picture(shape):
     frames = BATCH * FRAMES // 8
-    return shape[-1:] in ((3,), (48,)) and np.prod(shape) >= frames * RESOLUTION**2 * 3
+    several = shape[-1:] in ((3,), (48,)) and np.prod(shape) >= frames * RESOLUTION**2 * 3
+    # A device has fewer than these of a micro-batch.
+    return several or (len(shape) > 3 and shape[-3:] == (RESOLUTION, RESOLUTION, 3))
 
 
 if __name__ == "__main__":
