@@ -122,9 +122,10 @@ def test_a_run_stopped_three_times_is_the_run_that_was_not(
 
 
 def assert_lines_for_a_person(lines):
-    assert lines[0].endswith("mesh {'data': 1, 'fsdp': 1, 'tensor': 1}")
-    assert [line.split("  ")[0] for line in lines[1:3]] == ["step 2/4", "step 4/4"]
-    assert lines[3].startswith("step 4  validation  t2v R@1 ") and "   v2t R@1 " in lines[3]
+    assert lines[0].endswith("4 steps in all, from the start")
+    assert lines[1] == "1 x cpu, mesh {'data': 1, 'fsdp': 1, 'tensor': 1}, float32"
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["step 2/4", "step 4/4"]
+    assert lines[4].startswith("step 4  validation  t2v R@1 ") and "   v2t R@1 " in lines[4]
 
 
 def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path, capsys):

@@ -112,12 +112,14 @@ def _score_line(step: int, scores: dict[str, float]) -> str:
 
 def _first_lines(run: Run, start: int, notes: list[str]) -> str:
     resumed = f"resuming after step {start}" if start else "from the start"
+    kind, dtype = jax.devices()[0].device_kind, run.settings.runtime.compute_dtype
     lines = [
         *run.data.warnings,
         *notes,
         f"{run.settings.config.recipe}: {len(run.data.train.clips)} clips, "
         f"{len(run.data.train.captions)} captions; {run.plan.describe()}; "
-        f"{run.total_steps} steps in all, {resumed}; mesh {dict(run.mesh.shape)}",
+        f"{run.total_steps} steps in all, {resumed}",
+        f"{run.mesh.size} x {kind}, mesh {dict(run.mesh.shape)}, {dtype}",
     ]
     for split, clips in run.data.skipped.items():
         if clips:
