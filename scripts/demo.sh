@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs vtr_jax into .venv and runs the main job on real video files: render, prepare, train,
-# evaluate, report. About 8 minutes on two cores after installation.
+# evaluate, report. About 5 minutes on two cores after installation.
 #   bash scripts/demo.sh              everything, into demo/
 #   bash scripts/demo.sh --short      every stage in little, into demo-short/
 set -euo pipefail

@@ -368,7 +368,8 @@ def run_directory(tiny_retriever, tmp_path_factory):
     for step, recall in ((1, 10.0), (2, 30.0), (3, 20.0)):
         params = {**retriever.params, "logit_scale": np.array(step, np.float32)}
         state = {"params": params, "state": {}, "opt_state": {"count": np.array(step)}}
-        checkpoints.save(step, state, {"t2v R@1": recall})
+        checkpoints.save(step, state)
+        checkpoints.add_scores(step, {"t2v R@1": recall})
     checkpoints.close()
     return workdir
 

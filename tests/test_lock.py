@@ -57,3 +57,13 @@ def test_a_killed_holder_is_no_obstacle(tmp_path):
         os.kill(holder.pid, signal.SIGKILL)
     with only_process(tmp_path, "training"):
         pass
+
+
+def test_a_file_where_a_folder_is_expected_is_named(tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    with (
+        pytest.raises(NotADirectoryError, match=r"notes\.md: a file, expected a folder"),
+        only_process(tmp_path / "notes.md", "training"),
+    ):
+        pass
+    assert (tmp_path / "notes.md").read_text() == "mine"

@@ -26,7 +26,7 @@ from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
-from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.runtime import Runtime, check_compute_device
 from vtr_jax.sharding import make_mesh, shardings
 from vtr_jax.versions import software_versions
 
@@ -345,12 +345,14 @@ def load_retriever(
     """Load a retriever directory that convert or train wrote.
 
     mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
-    parameters are float32 either way. step: which checkpoint of a training run, None for the
-    best. Files are compared with their recorded sha256 first, which takes one to three
-    seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is missing, damaged or
-    does not fit.
+    parameters are float32 either way; "float16" on accelerators alone. step: which checkpoint of a
+    training run, None for the best. Files are compared with their recorded sha256 first, which
+    takes one to three seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is
+    missing, damaged or does not fit.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
+    mesh = mesh or make_mesh()
+    check_compute_device(compute_dtype, mesh.devices.flat[0])
     description = read_description(path)
     try:
         config = config_from_json(description["retriever"])
@@ -361,7 +363,7 @@ def load_retriever(
     target = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=sharding),
         tree,
-        shardings(tree, mesh or make_mesh()),
+        shardings(tree, mesh),
     )
     folder = weights_folder(path, step)
     _check_files(path, description.get("files", {}))

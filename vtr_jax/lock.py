@@ -25,9 +25,12 @@ def only_process(directory: str | os.PathLike[str], what: str) -> Iterator[None]
 
     Raises:
         BlockingIOError: another process holds the lock; the message names it.
+        NotADirectoryError: there is a file of that name.
         OSError: the lock file cannot be written, or its file system knows no locks.
     """
     folder = Path(directory)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder}: a file, expected a folder; choose another one")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:

@@ -142,7 +142,8 @@ def test_any_checkpoint_of_a_run_can_be_written_back(step, expected, tiny_retrie
     for saved, recall in ((1, 10.0), (2, 30.0), (3, 20.0)):
         params = {**retriever.params, "logit_scale": np.array(saved, np.float32)}
         state = {"params": params, "state": {}, "opt_state": {"count": np.array(saved)}}
-        checkpoints.save(saved, state, {"t2v R@1": recall})
+        checkpoints.save(saved, state)
+        checkpoints.add_scores(saved, {"t2v R@1": recall})
     checkpoints.close()
     write_back(tmp_path / "run", tmp_path / "o.safetensors", "clip", step=step)
     assert load_file(tmp_path / "o.safetensors")["logit_scale"] == expected

@@ -98,7 +98,10 @@ def test_a_directory_that_no_run_made_has_the_usual_settings(request_for, tiny_r
     retriever = load_retriever(tiny_run)
     write_retriever(tmp_path / "plain", retriever.config, retriever.params)
     _, card, results = evaluated(request_for(checkpoint=str(tmp_path / "plain")))
-    assert (card.max_words, card.frames, card.selection) == (32, 12, "none")
+    assert (card.max_words, card.frames) == (32, 12)
+    # Nothing beside the weights tells how they came about, and the card does not pretend to know.
+    assert (card.selection, card.clips_trained_on) == ("unknown", None)
+    assert "clips trained on     not known" in card.text()
     _, card, same = evaluated(
         request_for(checkpoint=str(tmp_path / "plain"), max_words=12, max_frames=4)
     )

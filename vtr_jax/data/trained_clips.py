@@ -21,14 +21,14 @@ def write_trained_clips(directory: Path, train: Split) -> None:
     write_atomically(directory / TRAINED_CLIPS_FILE, content.encode())
 
 
-def clips_trained_on(directory: Path, split: Split) -> list[str]:
+def clips_trained_on(directory: Path, split: Split) -> list[str] | None:
     """Ids of the clips of a split that a run trained on, as check_overlap finds them.
 
-    [] also where the directory is no run. Raises ValueError for a damaged file.
+    None where the directory is no run: nobody knows. Raises ValueError for a damaged file.
     """
     path = directory / TRAINED_CLIPS_FILE
     if not path.is_file():
-        return []
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         clips = tuple(VideoClip(*clip) for clip in content["clips"])

@@ -131,7 +131,7 @@ def draw_ranks(path: Path, ranks: Mapping[str, np.ndarray]) -> None:
             places = np.arange(len(edges)) + (number - (len(ranks) - 1) / 2) * width
             colour = SERIES[number % len(SERIES)]
             bars = axes.bar(places, shares, 0.9 * width, color=colour, label=run)
-            texts = [f"{share:.0f}" if share >= 0.5 else "" for share in shares]
+            texts = [f"{round(share, 1):g}" if share >= 0.05 else "" for share in shares]
             axes.bar_label(bars, texts, padding=2, fontsize=8, color=QUIET)
         axes.set_xticks(range(len(edges)), labels)
         axes.grid(False, axis="x")

@@ -112,8 +112,8 @@ def run_evaluation(request: EvaluationRequest) -> str:
         split,
         settings,
         clips_skipped=len(skipped),
-        clips_trained_on=len(trained_on),
-        selection="none" if request.step is not None else selection.get("rule", "none"),
+        clips_trained_on=None if trained_on is None else len(trained_on),
+        selection="none" if request.step is not None else selection.get("rule", "unknown"),
     )
     if request.output:
         cluster.on_first(write_report, request.output, card, evaluation.results, skipped)

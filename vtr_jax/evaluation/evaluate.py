@@ -167,7 +167,7 @@ def protocol_card(
     settings: EvaluationSettings,
     *,
     clips_skipped: int = 0,
-    clips_trained_on: int = 0,
+    clips_trained_on: int | None = 0,
     selection: str = "none",
 ) -> ProtocolCard:
     """The card that says what an evaluation with these settings measures."""

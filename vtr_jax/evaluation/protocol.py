@@ -28,12 +28,13 @@ SCORE_NORMALISATIONS = {
 }
 SELECTIONS = {
     "none": "none: the checkpoint was not chosen among several",
+    "unknown": "not known: nothing beside the checkpoint tells how it was chosen",
     "validation split": "best checkpoint by the validation split",
     "test split": "best checkpoint by the TEST SPLIT itself (as in the original)",
 }
 _VALUE_WIDTH = 84
 # Cards of earlier versions do not tell these.
-_UNTOLD_BEFORE = {"clips_trained_on": 0, "emcl": "none", "frame_rule": "opencv", "options": ""}
+_UNTOLD_BEFORE = {"clips_trained_on": None, "emcl": "none", "frame_rule": "opencv", "options": ""}
 _LABELS = {
     "dataset": "data set",
     "split_sha256": "split sha256",
@@ -70,7 +71,7 @@ class ProtocolCard:
         captions_cut: captions longer than that.
         checkpoint_sha256, recipe, options: the retriever, options as "name=value, ...".
         score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
-        clips_trained_on: of these clips, so many were trained on, as far as a run tells.
+        clips_trained_on: of these clips, so many were trained on; None where no run tells.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
         emcl: settings of EMCL where it was put over the features, or "none".
         software: name -> version, see `versions.software_versions`.
@@ -97,7 +98,7 @@ class ProtocolCard:
     score_normalisation: str = "none"
     ties: str = "once"
     selection: str = "none"
-    clips_trained_on: int = 0
+    clips_trained_on: int | None = None
     emcl: str = "none"
     frame_rule: str = "opencv"
     options: str = ""
@@ -137,11 +138,7 @@ class ProtocolCard:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProtocolCard:
         """Returns the card that `to_dict` wrote. Raises ValueError for missing or unknown names."""
-        values = {
-            "clips_trained_on": 0,
-            "emcl": "none",
-            **values,
-        }  # cards of earlier versions do not tell
+        values = {**_UNTOLD_BEFORE, **values}
         names = {field.name for field in dataclasses.fields(cls)}
         missing, unknown = sorted(names - values.keys()), sorted(values.keys() - names)
         if missing or unknown:
@@ -174,6 +171,9 @@ class ProtocolCard:
             "selection": SELECTIONS[self.selection],
             "frame_rate": "the rule's" if self.frame_rate is None else f"{self.frame_rate:g}",
             "options": self.options or "none",
+            "clips_trained_on": "not known"
+            if self.clips_trained_on is None
+            else self.clips_trained_on,
             "software": ", ".join(f"{name} {value}" for name, value in self.software.items()),
         }
         return {_label(name): str(value) for name, value in shown.items()}

@@ -70,3 +70,9 @@ def check_attention_device(attention: str, device: jax.Device) -> None:
         f"attention: cudnn needs NVIDIA GPUs, and the devices are {device.device_kind}; "
         "set attention=xla"
     )
+
+
+def check_compute_device(compute_dtype: str, device: jax.Device) -> None:
+    """Raise ValueError where a device cannot multiply matrices of that dtype."""
+    if compute_dtype == "float16" and device.platform == "cpu":
+        raise ValueError("compute_dtype: float16 does not run on a CPU; float32 or bfloat16 do")

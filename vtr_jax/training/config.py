@@ -14,7 +14,12 @@ from vtr_jax.data.batch_plan import CAPTION_MODES
 from vtr_jax.evaluation.evaluate import FRAME_CHOICES, FRAME_ORDERS
 from vtr_jax.evaluation.metrics import RECALL_LEVELS
 from vtr_jax.models.clip import CLIP_PRESETS, ClipConfig, clip_config
-from vtr_jax.models.runtime import ATTENTIONS, Runtime, check_attention_device
+from vtr_jax.models.runtime import (
+    ATTENTIONS,
+    Runtime,
+    check_attention_device,
+    check_compute_device,
+)
 from vtr_jax.sharding import nearest_valid
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION
 
@@ -208,7 +213,7 @@ def check_config(config: ConfigDict) -> None:
         if _setting(config, name) not in choices:
             known = ", ".join(map(str, choices))
             raise ValueError(f"{name}: expected one of {known}; got {_setting(config, name)!r}")
-    _check_attention(config)
+    _check_device(config)
     RandAugment.parse(config.data.augmentation)
     _check_micro_batches(config.batch_size, config.gradient_accumulation_steps)
     _check_micro_batch_size(config)
@@ -229,7 +234,8 @@ def _check_range(name: str, value: float, lowest: float, highest: float, closed:
     raise ValueError(f"{name}: expected {least} {lowest:g}{most}, got {value:g}")
 
 
-def _check_attention(config: ConfigDict) -> None:
+def _check_device(config: ConfigDict) -> None:
+    check_compute_device(config.compute_dtype, jax.devices()[0])
     if config.attention == "cudnn":
         check_attention_device(config.attention, jax.devices()[0])
         runtime_of(config)  # refuses float32, which "auto" may stand for

@@ -56,8 +56,7 @@ def _train_steps(
             # Saved first: an evaluation that fails or takes too long must cost nothing.
             with progress.pause():
                 _save(run, progress, step)
-                with stop.at_once():
-                    _evaluate(run, progress, step)
+                _evaluate(run, progress, step, stop)
         elif config.checkpoint_every and step % config.checkpoint_every == 0:
             with progress.pause():
                 _save(run, progress, step)
@@ -81,11 +80,12 @@ def _save_alone(run: Run, progress: Progress, step: int) -> None:
         _save(run, progress, step)
 
 
-def _evaluate(run: Run, progress: Progress, step: int) -> None:
+def _evaluate(run: Run, progress: Progress, step: int, stop: StopRequest) -> None:
     """Evaluate a checkpoint, unless that was done; it may still be on its way to the disk."""
     if run.checkpoints.has_scores(step):
         return
-    scores = run.evaluate()
+    with stop.at_once():
+        scores = run.evaluate()
     if scores:
         progress.log.write("evaluation", step, scores)
         say(_score_line(step, scores))
@@ -142,15 +142,15 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         stop = stack.enter_context(stop_requests())
         with stop.at_once():
             run, progress = _begin(config, workdir, stack)
-            start = progress.good_step or 0
-            # A run that was stopped saved first, and is evaluated now.
-            if start and _due(start, config.eval_every, run):
-                _evaluate(run, progress, start)
-            # No bar where nobody watches: a log file keeps its lines.
-            silent = None if is_first() else True
-            bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=silent)
-            stack.enter_context(bar)
-            batches = stack.enter_context(contextlib.closing(run.batches(start)))
+        start = progress.good_step or 0
+        # A run that was stopped saved first, and is evaluated now.
+        if start and _due(start, config.eval_every, run):
+            _evaluate(run, progress, start, stop)
+        # No bar where nobody watches: a log file keeps its lines.
+        silent = None if is_first() else True
+        bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=silent)
+        stack.enter_context(bar)
+        batches = stack.enter_context(contextlib.closing(run.batches(start)))
         _train_steps(run, progress, batches, bar, stop)
     return run.state
 
