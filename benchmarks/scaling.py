@@ -144,8 +144,6 @@ COLUMNS = (
 def line(row: Row, result: dict[str, Any]) -> str:
     """A row of the Markdown table."""
     model = row.model + "".join(f", {setting}" for setting in row.settings)
-    if "commit" not in result:
-        model += " *"
     cells = [model, str(row.frames), row.topology, str(row.chips), str(row.clips)]
     if "failed" in result:
         return _cells([*cells, result["failed"], *[""] * (len(COLUMNS) - len(cells) - 1)])
