@@ -199,7 +199,10 @@ class RunCheckpoints:
         self._recorder.expect(step)
         self._manager.reload()
         best = best_checkpoint_step(self.workdir, self._metric)
-        for superseded in checkpoint_steps(self.workdir)[: -self._keep_last]:
+        older = checkpoint_steps(self.workdir)[: -self._keep_last]
+        # A process that looked while another one removes would wait for something else.
+        cluster.wait_for_all("superseded checkpoints")
+        for superseded in older:
             if superseded != best:
                 self._manager.delete(superseded)
 
