@@ -14,11 +14,9 @@ table. Encoding is not part of it: it is the same for all.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -32,6 +30,7 @@ from interleaved import (
     median_seconds,
     ratio,
     serve,
+    sides_of,
     timed,
 )
 
@@ -231,12 +230,7 @@ def main() -> None:
         ranked = our_way(arguments, arguments.side) if ours else pytorch_way(arguments)
         serve(measurements(ranked))
         return
-    given = [f"--{k}={v}" for k, v in vars(arguments).items() if v is not None]
-    with contextlib.ExitStack() as stack:
-        sides = [
-            stack.enter_context(Side(way, Path(__file__), [*given, f"--side={way}"]))
-            for way in WAYS
-        ]
+    with sides_of(__file__, arguments, WAYS) as sides:
         rows = [compared(arguments, sides, setting) for setting in SETTINGS]
     print(f"\n{'setting':15}" + "".join(f"{way:>20}" for way in WAYS) + "   faster  ranks differ")
     for row in rows:

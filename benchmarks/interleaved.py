@@ -8,6 +8,7 @@ turns and uses no processor.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +117,19 @@ class Side:
         """End the program, whatever it is doing."""
         self._process.kill()
         self._process.wait()
+
+
+@contextlib.contextmanager
+def sides_of(
+    script: str, arguments: argparse.Namespace, names: Sequence[str]
+) -> Iterator[list[Side]]:
+    """A script started again once a side, with its own arguments and --side telling it which."""
+    given = [f"--{name}={value}" for name, value in vars(arguments).items() if value is not None]
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(Side(name, Path(script), [*given, f"--side={name}"]))
+            for name in names
+        ]
 
 
 def in_turns(sides: Sequence[Side], what: str, rounds: int) -> dict[str, list[dict[str, Any]]]:

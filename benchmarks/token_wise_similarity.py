@@ -14,11 +14,9 @@ the speed of a large matrix product in the same run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from interleaved import (
     median_seconds,
     ratio,
     serve,
+    sides_of,
 )
 
 # Captions of MSRVTT_JSFUSION_test.csv by their number of CLIP tokens, both ends counted.
@@ -223,13 +222,7 @@ def main() -> None:
         make = pytorch_side if arguments.side == "pytorch" else our_side
         serve(make(arguments))
         return
-    given = [f"--{k}={v}" for k, v in vars(arguments).items() if v is not None]
-    names = ("pytorch", "vtr_jax")
-    with contextlib.ExitStack() as stack:
-        sides = [
-            stack.enter_context(Side(name, Path(__file__), [*given, f"--side={name}"]))
-            for name in names
-        ]
+    with sides_of(__file__, arguments, ("pytorch", "vtr_jax")) as sides:
         rows = [compared(arguments, sides, setting) for setting in SETTINGS]
     print(f"\n{'captions':10}{'tokens':>8}{'PyTorch':>11}{'vtr_jax':>11}{'faster':>9}{'least':>11}")
     for row in rows:
