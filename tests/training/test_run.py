@@ -371,26 +371,3 @@ def test_a_damaged_checkpoint_is_not_evaluated(tiny_config, tmp_path, open_run):
     with pytest.raises(ValueError, match=rf"(?s){path.name}: damaged, .*; step=1 can be"):
         load_retriever(tmp_path)
     assert equal(load_retriever(tmp_path, step=1).params, run.state["params"])
-
-
-def test_what_a_run_was_trained_on_is_told_with_its_scores(
-    tiny_config, tiny_dataset, tmp_path, open_run
-):
-    config = tiny_config()
-    run = open_run(config, tmp_path / "run")
-    run.checkpoints.save(1, run.state)
-    run.checkpoints.finish()
-    captions = tmp_path / "captions.csv"
-    captions.write_text(
-        tiny_dataset.captions_file.read_text() + "train_00003.mp4,seen in training,test\n"
-    )
-    request = EvaluationRequest(
-        checkpoint=str(tmp_path / "run"),
-        dataset="table",
-        annotations=str(captions),
-        store=config.data.store,
-    )
-    report = run_evaluation(request).splitlines()
-    assert report[0].startswith("WARNING: the retriever was trained on 1 of the 8 clips of test")
-    assert report[0].endswith(": train_00003")
-    assert any(line.startswith("clips trained on") and line.endswith(" 1") for line in report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from vtr_jax import cluster
 from vtr_jax.checkpoint import load_retriever, read_description
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
-from vtr_jax.data.split import Split
-from vtr_jax.data.trained_clips import clips_trained_on
+from vtr_jax.data.trained_clips import clips_trained_on, memory_warning
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
@@ -85,6 +85,7 @@ def _settings(request: EvaluationRequest) -> EvaluationSettings:
 def run_evaluation(request: EvaluationRequest) -> str:
     """Evaluate, write the report where asked, and return it as text.
 
+    That clips were trained on is counted on its card, and said on standard error.
     Raises ValueError or FileNotFoundError before encoding for what does not fit together: no
     such split, clips missing from the store, frames of another resolution.
     """
@@ -117,12 +118,10 @@ def run_evaluation(request: EvaluationRequest) -> str:
     )
     if request.output:
         cluster.on_first(write_report, request.output, card, evaluation.results, skipped)
-    report = format_report(card, evaluation.results, skipped)
-    return f"{_memory_warning(split, trained_on)}\n{report}" if trained_on else report
+    if trained_on:
+        cluster.on_first(_warn, memory_warning(split, trained_on))
+    return format_report(card, evaluation.results, skipped)
 
 
-def _memory_warning(split: Split, trained_on: list[str]) -> str:
-    return (
-        f"WARNING: the retriever was trained on {len(trained_on)} of the {len(split.clips)} clips "
-        f"of {split.name}, so that these scores measure memory: {', '.join(trained_on[:5])}"
-    )
+def _warn(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,6 @@ def _first_lines(run: Run, start: int, notes: list[str]) -> str:
     resumed = f"resuming after step {start}" if start else "from the start"
     kind, dtype = jax.devices()[0].device_kind, run.settings.runtime.compute_dtype
     lines = [
-        *run.data.warnings,
         *notes,
         f"{run.settings.config.recipe}: {len(run.data.train.clips)} clips, "
         f"{len(run.data.train.captions)} captions; {run.plan.describe()}; "
@@ -162,6 +162,8 @@ def _begin(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> tu
     run = Run(config, workdir)
     stack.callback(run.checkpoints.close)
     start, notes = run.resume()
+    for warning in run.warnings():
+        say(warning, sys.stderr)
     say(_first_lines(run, start, notes))
     log = open_log(workdir, start, config.tensorboard, run.checkpoints.has_scores(start))
     stack.callback(log.close)

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -136,12 +136,15 @@ class Progress:
         self.window_start += time.perf_counter() - began
 
 
-def say(text: str) -> None:
-    """A line above the progress bar, at once also where the output is a file; one process's."""
+def say(text: str, stream: TextIO | None = None) -> None:
+    """A line above the progress bar, at once also where the output is a file; one process's.
+
+    stream: where to, standard output if None.
+    """
     if not is_first():
         return
     with tqdm.external_write_mode():
-        print(text, flush=True)
+        print(text, flush=True, file=stream)
 
 
 def _is_spike(metrics: Mapping[str, float]) -> bool:

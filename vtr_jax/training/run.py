@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from vtr_jax import cluster
 from vtr_jax.checkpoint import checkpoint_steps, write_description
 from vtr_jax.data.batch_plan import BatchPlan
-from vtr_jax.data.trained_clips import write_trained_clips
+from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
@@ -42,7 +42,13 @@ from vtr_jax.training.parameter_groups import (
 from vtr_jax.training.run_data import SELECTION_OF_VALIDATION, RunData, load_run_data
 from vtr_jax.training.run_log import tensorboard_writer
 from vtr_jax.training.run_record import changed_settings, check_same_run, write_record
-from vtr_jax.training.start import check_start, resumed_retriever, starting_retriever
+from vtr_jax.training.start import (
+    check_start,
+    clips_before,
+    clips_of_run,
+    resumed_retriever,
+    starting_retriever,
+)
 from vtr_jax.training.step import (
     StepSettings,
     abstract_batch,
@@ -141,6 +147,7 @@ class Run:
         # What another process sees of a shared disk may be a moment old.
         self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
+        self.trained_clips = self._trained_clips()
         resolution = retriever.config.clip.vision.image_resolution
         require_resolution(self.data.store, resolution)
         self.schedule = warmup_cosine(self.total_steps, config.optimizer.warmup_proportion)
@@ -158,6 +165,10 @@ class Run:
             return resumed_retriever(self.workdir)
         check_start(self.config)
         return starting_retriever(self.config)
+
+    def _trained_clips(self) -> TrainedClips:
+        before = clips_of_run(self.workdir) if self._resumes else clips_before(self.config.init)
+        return before.and_those_of(self.data.train)
 
     def _resolved(self) -> dict[str, Any]:
         """Everything that decides the run, as plain JSON values."""
@@ -188,7 +199,7 @@ class Run:
     def _describe(self) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_record(self.workdir, self.resolved)
-        write_trained_clips(self.workdir, self.data.train)
+        write_trained_clips(self.workdir, self.trained_clips)
         if not self._resumes:
             selection = {
                 "metric": self.config.evaluation.metric,
@@ -199,6 +210,14 @@ class Run:
                 self.settings.config,
                 {"source": {"trained_from": self.config.init or "seed"}, "selection": selection},
             )
+
+    def warnings(self) -> list[str]:
+        """What a person should know about the clips of this run, one sentence each."""
+        split = self.data.validation
+        known = self.trained_clips.among(split) if split else None
+        if not split or not known:
+            return [*self.data.warnings]
+        return [*self.data.warnings, memory_warning(split, known)]
 
     def resume(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint, if the run has any.
@@ -251,12 +270,14 @@ class Run:
         validation = self.data.validation
         if validation is None:
             return {}
+        trained_on = self.trained_clips.among(validation)
         card = protocol_card(
             self.result(),
             self.data.store,
             validation,
             evaluation_settings(self.config),
             clips_skipped=len(self.data.skipped.get(validation.name, ())),
+            clips_trained_on=None if trained_on is None else len(trained_on),
             selection=SELECTION_OF_VALIDATION[self.config.data.validation],
         )
         return {k: v for k, v in card.to_dict().items() if k != "checkpoint_sha256"}

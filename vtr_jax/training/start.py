@@ -8,6 +8,13 @@ import jax
 from ml_collections import ConfigDict
 
 from vtr_jax.checkpoint import DESCRIPTION_FILE, config_from_json, load_retriever, read_description
+from vtr_jax.data.trained_clips import (
+    NO_CLIPS,
+    TRAINED_CLIPS_FILE,
+    UNKNOWN_CLIPS,
+    TrainedClips,
+    read_trained_clips,
+)
 from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever, init_retriever
@@ -64,6 +71,30 @@ def starting_retriever(config: ConfigDict) -> Retriever:
             f"init: {config.init} holds a {_named(source.config)}, the run wants a {_named(wanted)}"
         )
     return source
+
+
+def clips_before(init: str) -> TrainedClips:
+    """What the retriever that a run starts from was trained on; nothing where that is the seed.
+
+    CLIP as published has seen pictures alone. Raises ValueError for a damaged record.
+    """
+    if not init:
+        return NO_CLIPS
+    directory = Path(init)
+    if (directory / TRAINED_CLIPS_FILE).is_file():
+        return read_trained_clips(directory)
+    if not (directory / DESCRIPTION_FILE).is_file():
+        return UNKNOWN_CLIPS  # a run that is resumed may have lost what it started from
+    is_clip = read_description(directory).get("retriever", {}).get("recipe") == "clip"
+    return NO_CLIPS if is_clip else UNKNOWN_CLIPS
+
+
+def clips_of_run(workdir: Path) -> TrainedClips:
+    """What a run that is resumed was trained on, itself and before it began."""
+    if (workdir / TRAINED_CLIPS_FILE).is_file():
+        return read_trained_clips(workdir)
+    source = read_description(workdir).get("source", {}).get("trained_from", "")
+    return clips_before("" if source == "seed" else source)
 
 
 def resumed_retriever(workdir: Path) -> Retriever:
