@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from vtr_jax.cli import COMMANDS, main, parse_options
 from vtr_jax.evaluation.report import read_report
 from vtr_jax.training.command import read_config
 from vtr_jax.training.command_help import USUAL_SETTINGS, recipe_lines, training_help
+from vtr_jax.training.stop_request import Interrupted
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SMOKE = f"--config={CONFIGS / 'clip4clip.py'}:smoke"
@@ -97,6 +99,39 @@ def test_errors_end_in_one_line_and_a_code(monkeypatch, last_line, error, code, 
 
     monkeypatch.setitem(cli.COMMANDS, "train", fail)
     assert last_line("train") == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Interrupted(75), 75), (KeyboardInterrupt(), 130), (BrokenPipeError(), 141)]
+)
+def test_a_process_that_was_interrupted_does_not_clear_up(monkeypatch, error, code):
+    # JAX that was interrupted in the middle of a trace ends in a segmentation fault then.
+    def fail(arguments):
+        raise error
+
+    class Ended(Exception):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", fail)
+    monkeypatch.setattr(cli, "_nobody_reads_on", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["vtr", "evaluate"])
+    monkeypatch.setattr(cli.os, "_exit", end)
+    with pytest.raises(Ended, match=str(code)):
+        main()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check-data", "--annotations={}"]])
+def test_a_closed_pipe_ends_the_command_without_a_word(tiny_dataset, arguments):
+    filled = [argument.format(tiny_dataset.captions_file) for argument in arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "vtr_jax.cli", *filled]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_unforeseen_errors_keep_their_traceback_and_end_in_one_line(monkeypatch, capsys):

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
+import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from vtr_jax import __version__
 from vtr_jax.huge_pages import start_again_with_huge_pages
+from vtr_jax.training.stop_request import Interrupted, end_before_the_run
 
 Options = dict[str, Any]
+
+# 128 + the signal, as the shell tells it: SIGINT; SIGPIPE, as `vtr ... | head` ends other programs.
+CODE_OF_CTRL_C = 130
+CODE_OF_A_CLOSED_PIPE = 141
 
 # What read_split itself is told; an option of a reader cannot be called so.
 READ_SPLIT_NAMES = ("dataset", "annotations", "split")
@@ -265,9 +273,7 @@ def _usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 or not, with one clear last line on error."""
     if arguments is None:
-        arguments = sys.argv[1:]
-        if arguments[:1] == ["train"]:
-            start_again_with_huge_pages()
+        return _program(sys.argv[1:])
     arguments = list(arguments)
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(_usage())
@@ -283,6 +289,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code:
         _leave_the_others(code)
     return code
+
+
+def _program(arguments: Sequence[str]) -> int:
+    """Run the command line as a process of its own, which signals and closed pipes may end."""
+    if arguments[:1] == ["train"]:
+        end_before_the_run()
+        start_again_with_huge_pages()
+    try:
+        try:
+            code = main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_at_once(CODE_OF_A_CLOSED_PIPE)
+    except Interrupted as stopped:
+        if not _is_one_of_many():
+            _leave_at_once(stopped.code)
+        raise
+    if code == CODE_OF_CTRL_C:
+        _leave_at_once(code)
+    return code
+
+
+def _is_one_of_many() -> bool:
+    import jax
+
+    return jax.process_count() > 1
+
+
+def _nobody_reads_on() -> bool:
+    output = select.poll()
+    output.register(1)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """End without Python's clearing up, everything of ours being closed.
+
+    A signal may have come while JAX was tracing, which then ends in a segmentation fault; and
+    whoever reads a closed pipe wants no more of it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _of_another(error: Exception) -> str:
@@ -305,8 +356,10 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         COMMANDS[name](arguments)
     except KeyboardInterrupt:
         print(f"vtr {name}: interrupted", file=sys.stderr)
-        return 130
+        return CODE_OF_CTRL_C
     except (ValueError, OSError, ArithmeticError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads_on():
+            raise
         print(f"vtr {name}: {error}", file=sys.stderr)
         return 1
     except Exception as error:

@@ -65,6 +65,21 @@ def test_nothing_is_waited_for_where_nothing_is_left_to_save(capfd):
         assert not stop.ends_at_once
 
 
+def test_sigterm_while_libraries_are_loaded_exits_with_75(train_command, tmp_path, monkeypatch):
+    # An import of JAX that takes for ever.
+    (tmp_path / "jax.py").write_text("print('loading', flush=True)\nwhile True: pass\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with subprocess.Popen(
+        train_command(tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.terminate()
+        _, errors = process.communicate()
+    assert process.returncode == 75
+    assert errors.startswith("SIGTERM: nothing was left to save; the same command goes on")
+    assert not (tmp_path / "run").exists()
+
+
 def killed_in_its_evaluation(config, workdir, error=None):
     """A run that is told to stop, or fails, in the middle of its first evaluation."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 
 import jax
@@ -124,19 +125,35 @@ def test_a_run_stopped_three_times_is_the_run_that_was_not(
 def assert_lines_for_a_person(lines):
     assert lines[0].endswith("4 steps in all, from the start")
     assert lines[1] == "1 x cpu, mesh {'data': 1, 'fsdp': 1, 'tensor': 1}, float32"
-    assert [line.split("  ")[0] for line in lines[2:4]] == ["step 2/4", "step 4/4"]
-    assert lines[4].startswith("step 4  validation  t2v R@1 ") and "   v2t R@1 " in lines[4]
+    assert lines[2] == "compiling the train step ..."
+    assert re.fullmatch(r"compiled the train step in \d+\.\d s", lines[3])
+    assert [line.split("  ")[0] for line in lines[4:6]] == ["step 2/4", "step 4/4"]
+    assert lines[6].startswith("step 4  validation  t2v R@1 ") and "   v2t R@1 " in lines[6]
+
+
+def assert_it_is_finished(lines, config, workdir, begin):
+    assert lines[-2].startswith(f"{begin} at step 4; best by validation: step 4, t2v R@1 ")
+    assert lines[-2].endswith(f", in {workdir}/checkpoints/4")
+    assert lines[-1] == (
+        f"evaluate it with: vtr evaluate --checkpoint={workdir} "
+        f"--annotations={config.data.annotations} --store={config.data.store}"
+    )
 
 
 def test_a_finished_run_stays_as_it_is(tiny_config, tmp_path, capsys):
     config = tiny_config({"epochs": 1, "checkpoint_every": 3, "keep_last": 9, "log_every": 2})
     workdir = tmp_path / "run"
     first = train(config, workdir)
-    assert_lines_for_a_person(capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert_lines_for_a_person(lines)
+    assert_it_is_finished(lines, config, workdir, "finished")
     assert checkpoint_steps(workdir) == [3, 4]
     log = (workdir / LOG_FILE).read_text()
     again = train(config, workdir)
-    assert "resuming after step 4" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("4 steps in all, all of them done before: nothing is left to train")
+    assert_it_is_finished(lines, config, workdir, "already finished")
+    assert len(lines) == 4
     assert jax.tree.all(jax.tree.map(np.array_equal, first, again))
     assert (workdir / LOG_FILE).read_text() == log
     with pytest.raises(ValueError, match="epochs: 2 now, 1 in the run"):
@@ -233,6 +250,20 @@ def test_speed_leaves_evaluation_out(tiny_config, monkeypatch):
     assert values["waiting_share"] == pytest.approx(8 / 20)
     names = ("clips_per_second", "waiting_share")
     assert log == [("speed", 2, {name: values[name] for name in names})]
+
+
+def test_speed_leaves_compilation_out(tiny_config, monkeypatch, capsys):
+    clock = iter([10.0, 11.0, 12.0, 112.0, 113.0, 116.0])
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=clock.__next__))
+    run = type("Run", (), {"config": tiny_config(), "schedule": staticmethod(lambda step: 1.0)})
+    measured = progress.Progress(run, types.SimpleNamespace(write=lambda *record: None), steps=9)
+    measured.begin_window()
+    with measured.compiling():
+        pass
+    measured.add(1, {"loss": np.float32(1)}, waited=0.0)
+    assert capsys.readouterr().out.splitlines()[1] == "compiled the train step in 102.0 s"
+    # One batch of eight in 6 of the 106 seconds.
+    assert measured.window(1, {"loss": 1.0})["clips_per_second"] == pytest.approx(8 / 6)
 
 
 def test_skipped_clips_are_told(tiny_config, tiny_dataset, tmp_path, monkeypatch, capsys):

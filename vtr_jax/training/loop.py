@@ -18,6 +18,7 @@ from vtr_jax.lock import only_process
 from vtr_jax.sharding import put_batch
 from vtr_jax.training.progress import DivergedError, Progress, say
 from vtr_jax.training.run import Run
+from vtr_jax.training.run_lines import first_lines, last_lines, score_line
 from vtr_jax.training.run_log import open_log, step_line
 from vtr_jax.training.run_record import check_workdir
 from vtr_jax.training.step import BATCH_KEYS, TrainState, compile_train_step
@@ -36,6 +37,7 @@ def _train_steps(
     config, start = run.config, progress.good_step or 0
     step_fn = compile_train_step(run.settings, run.state, run.mesh)
     seed_key = jax.random.key(config.seed)
+    progress.begin_window()
     for step in range(start + 1, run.total_steps + 1):
         if stop.reached(step - 1):
             _save(run, progress, step - 1)
@@ -45,7 +47,9 @@ def _train_steps(
         batch = _next_batch(batches, run, progress, step)
         waited = time.perf_counter() - began
         arrays = put_batch({name: batch[name] for name in BATCH_KEYS}, run.mesh)
-        run.state, metrics = step_fn(run.state, arrays, jax.random.fold_in(seed_key, step))
+        compiling = progress.compiling() if step == start + 1 else contextlib.nullcontext()
+        with compiling:
+            run.state, metrics = step_fn(run.state, arrays, jax.random.fold_in(seed_key, step))
         progress.add(step, metrics, waited)
         bar.update()
         run.checkpoints.record_finished()
@@ -89,7 +93,7 @@ def _evaluate(run: Run, progress: Progress, step: int, stop: StopRequest) -> Non
         scores = run.evaluate()
     if scores:
         progress.log.write("evaluation", step, scores)
-        say(_score_line(step, scores))
+        say(score_line(step, scores))
         run.checkpoints.add_scores(step, scores)
 
 
@@ -100,32 +104,6 @@ def _save(run: Run, progress: Progress, step: int) -> None:
         return
     run.checkpoints.save(step, run.state)
     progress.good_step = step
-
-
-def _score_line(step: int, scores: dict[str, float]) -> str:
-    shown = ("R@1", "R@5", "R@10", "MdR")
-    parts = [
-        " ".join([direction, *(f"{name} {scores[f'{direction} {name}']:.1f}" for name in shown)])
-        for direction in ("t2v", "v2t")
-    ]
-    return f"step {step}  validation  " + "   ".join(parts)
-
-
-def _first_lines(run: Run, start: int, notes: list[str]) -> str:
-    resumed = f"resuming after step {start}" if start else "from the start"
-    kind, dtype = jax.devices()[0].device_kind, run.settings.runtime.compute_dtype
-    lines = [
-        *notes,
-        f"{run.settings.config.recipe}: {len(run.data.train.clips)} clips, "
-        f"{len(run.data.train.captions)} captions; {run.plan.describe()}; "
-        f"{run.total_steps} steps in all, {resumed}",
-        f"{run.mesh.size} x {kind}, mesh {dict(run.mesh.shape)}, {dtype}",
-    ]
-    for split, clips in run.data.skipped.items():
-        if clips:
-            named = ", ".join(clips[:5])
-            lines.append(f"{len(clips)} clips of {split} are not in the store, skipped: {named}")
-    return "\n".join(lines)
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -146,13 +124,22 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         # A run that was stopped saved first, and is evaluated now.
         if start and _due(start, config.eval_every, run):
             _evaluate(run, progress, start, stop)
-        # No bar where nobody watches: a log file keeps its lines.
-        silent = None if is_first() else True
-        bar = tqdm(total=run.total_steps, initial=start, unit="step", disable=silent)
-        stack.enter_context(bar)
-        batches = stack.enter_context(contextlib.closing(run.batches(start)))
-        _train_steps(run, progress, batches, bar, stop)
+        if start < run.total_steps:
+            _train_the_rest(run, progress, stop)
+        if is_first():
+            say(last_lines(run, start))
     return run.state
+
+
+def _train_the_rest(run: Run, progress: Progress, stop: StopRequest) -> None:
+    start = progress.good_step or 0
+    # No bar where nobody watches: a log file keeps its lines.
+    silent = None if is_first() else True
+    with (
+        tqdm(total=run.total_steps, initial=start, unit="step", disable=silent) as bar,
+        contextlib.closing(run.batches(start)) as batches,
+    ):
+        _train_steps(run, progress, batches, bar, stop)
 
 
 def _begin(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> tuple[Run, Progress]:
@@ -164,7 +151,7 @@ def _begin(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> tu
     start, notes = run.resume()
     for warning in run.warnings():
         say(warning, sys.stderr)
-    say(_first_lines(run, start, notes))
+    say(first_lines(run, start, notes))
     log = open_log(workdir, start, config.tensorboard, run.checkpoints.has_scores(start))
     stack.callback(log.close)
     protocol = run.validation_protocol()

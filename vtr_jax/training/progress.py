@@ -128,6 +128,20 @@ class Progress:
         self.window_start, self.waiting, self.steps = now, 0.0, 0
         return {**latest, **self._rates(step, latest), **speed}
 
+    def begin_window(self) -> None:
+        """Speed is measured from here on."""
+        self.window_start, self.waiting, self.steps = time.perf_counter(), 0.0, 0
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Says that the step inside is compiled, and how long that took; it is not training."""
+        say("compiling the train step ...")
+        began = time.perf_counter()
+        with self.pause():
+            yield
+            self.run.schedule(jnp.asarray(0))  # compiled, too, when it is first asked
+        say(f"compiled the train step in {time.perf_counter() - began:.1f} s")
+
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """What happens inside does not count in the speed of training."""

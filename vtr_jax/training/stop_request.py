@@ -1,4 +1,7 @@
-"""Being asked to stop: a scheduler's SIGTERM, or Ctrl-C, ends a run behind its next step."""
+"""Being asked to stop: a scheduler's SIGTERM, or Ctrl-C, ends a run behind its next step.
+
+JAX is imported where it is needed: the command line listens before that, which takes a second.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-import jax
-from jax.experimental import multihost_utils
-
-from vtr_jax.cluster import is_first
-
 _FIRST_WORDS = "saving behind the step that runs; sent again, it ends the run at once"
 _GOES_ON = "the same command goes on from there"
 # Schedulers start a job again that ends with 75, EX_TEMPFAIL: try again later.
@@ -22,6 +20,8 @@ EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 class Interrupted(SystemExit):
     """The run was asked to stop and has saved what it did; its code is the process's exit code."""
+
+    code: int
 
 
 class StopRequest:
@@ -33,12 +33,16 @@ class StopRequest:
 
     def reached(self, step: int) -> bool:
         """Whether to stop behind this step; all processes of a run get the same answer."""
-        if jax.process_count() > 1:
+        if _many_processes():
+            from jax.experimental import multihost_utils
+
             return multihost_utils.reached_preemption_sync_point(step)
         return self.signal is not None
 
     def interruption(self, step: int) -> Interrupted:
         """What to raise once everything up to a step is saved."""
+        from vtr_jax.cluster import is_first
+
         number = self.signal or signal.SIGTERM
         done = f"saved after step {step}" if step else "before the first step"
         if is_first():
@@ -60,10 +64,30 @@ class StopRequest:
             self.ends_at_once = False
 
 
+def _many_processes() -> bool:
+    import jax
+
+    return jax.process_count() > 1
+
+
 def _interrupted(number: signal.Signals) -> Interrupted:
     # print is not allowed in a signal's handler: it may have come in the middle of one.
     os.write(2, f"{number.name}: nothing was left to save; {_GOES_ON}\n".encode())
     return Interrupted(EXIT_CODES[number])
+
+
+def end_before_the_run() -> None:
+    """Let SIGTERM end this process with the code of a run that has nothing to save.
+
+    For programs that will train, and only until then: to be called before anything is begun.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        # No exception: libraries that are being loaded would make others of it.
+        os._exit(_interrupted(signal.Signals(number)).code)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @contextlib.contextmanager
@@ -74,7 +98,7 @@ def stop_requests() -> Iterator[StopRequest]:
     is not the main one, and where several processes train together: JAX listens to them there.
     """
     request = StopRequest()
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+    if _many_processes() or threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: signal.getsignal(number) for number in EXIT_CODES}
