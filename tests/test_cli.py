@@ -14,6 +14,7 @@ import pytest
 import vtr_jax
 import vtr_jax.cli as cli
 from vtr_jax.cli import COMMANDS, main, parse_options
+from vtr_jax.evaluation.metrics import TIE_RULES
 from vtr_jax.evaluation.report import read_report
 from vtr_jax.training.command import read_config
 from vtr_jax.training.command_help import USUAL_SETTINGS, recipe_lines, training_help
@@ -55,7 +56,9 @@ def test_version(capsys):
 
 def test_unknown_commands_are_refused(last_line):
     code, line = last_line("trian")
-    assert (code, line) == (2, f"vtr: no command 'trian'; expected {', '.join(COMMANDS)}")
+    known = ", ".join(COMMANDS)
+    assert (code, line) == (2, f"vtr: no command 'trian'; expected {known}; did you mean train?")
+    assert last_line("wash") == (2, f"vtr: no command 'wash'; expected {known}")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -66,6 +69,13 @@ def test_every_command_has_help(name, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"usage: vtr {name}")
     assert " ".join((COMMANDS[name].__doc__ or "").split()) in " ".join(out.split())
+
+
+def test_help_lists_the_rules_for_ties(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    out = "".join(capsys.readouterr().out.split())
+    assert all(rule in out for rule in TIE_RULES)
 
 
 def test_options_are_read_as_numbers_and_words():

@@ -147,6 +147,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate a retriever on a split: recalls, ranks and the protocol they hold for."""
     from vtr_jax import cluster
     from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
+    from vtr_jax.evaluation.metrics import TIE_RULES
     from vtr_jax.evaluation.recipe_file import with_recipe_settings
 
     parser = _parser("evaluate", evaluate, "--name=value options of the annotation reader")
@@ -176,7 +177,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         help="0 normal, 1 reversed, 2 shuffled" + trained.format(0),
     )
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--ties", default="once", help="how ties count; original: as CLIP4Clip")
+    parser.add_argument(
+        "--ties",
+        default="once",
+        metavar="RULE",
+        help=f"how ties count: {', '.join(TIE_RULES)} (as CLIP4Clip or EMCL-Net); default: once",
+    )
     parser.add_argument(
         "--normalisation",
         default="none",
@@ -283,7 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"vtr: no command {name!r}; expected {', '.join(COMMANDS)}", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"vtr: no command {name!r}; expected {', '.join(COMMANDS)}{hint}", file=sys.stderr)
         return 2
     code = _run(name, rest)
     if code:

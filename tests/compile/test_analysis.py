@@ -128,6 +128,14 @@ def test_a_topology_without_libtpu_names_the_extra(capsys, monkeypatch, request)
     assert "pip install 'vtr_jax[compile]'" in capsys.readouterr().err
 
 
+def test_a_slice_that_nobody_knows_is_refused_without_libtpu(capsys, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["compile", f"--config={SMOKE}", "--topology=v9:2"]) == 1
+    error = capsys.readouterr().err
+    assert "--topology=v9:2: 'v9' is no TPU known here; expected GENERATION:SHAPE with " in error
+
+
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_compiled(config, eight_devices):
     config.batch_size = 12
     with pytest.raises(ValueError, match="nearest valid: --config.batch_size=8 or"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +82,7 @@ def test_captions_that_would_repeat_a_clip_are_counted():
         "3 steps an epoch, 6 of 13 captions (drawn anew each epoch); "
         "1 do not fill a batch, 6 would repeat a clip in one"
     )
+    assert dataclasses.replace(plan, steps_per_epoch=1).describe().startswith("1 step an epoch, ")
     drawn = {caption for epoch in range(30) for caption in epoch_of(plan, epoch)[1].ravel()}
     assert drawn == set(range(13))
 

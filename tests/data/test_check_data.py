@@ -186,6 +186,21 @@ def test_split_names_that_no_program_reads_are_noted(table):
     assert not any("none of train" in note for note in report.splits[0].notes)
 
 
+def test_without_a_column_split_every_row_is_checked(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("video,caption\na.mp4,a dog\nb.mp4,a cat\n")
+    report = check_data("table", path)
+    assert [(each.name, each.captions) for each in report.splits] == [("all", 2)]
+    (note,) = report.splits[0].notes
+    assert note.startswith("all: no column 'split', so every row is taken; evaluate with --split=")
+    assert not report.problems
+
+
+def test_a_split_that_is_asked_for_and_missing_is_told_once(table):
+    report = check_data("table", table, splits=["tset"])
+    assert len(report.problems) == 1 and report_text(report).count("did you mean test?") == 1
+
+
 def test_overlap_is_a_problem(table):
     with table.open("a") as file:
         file.write("clip1.mp4,again,test\n")

@@ -22,15 +22,24 @@ ENVIRONMENT = {
 }
 # A v4 chip has two cores that a program sees as one; without being told, libtpu gives both.
 OPTIONS: dict[str, dict[str, Any]] = {"v4": {"chip_config_name": "megacore"}}
+# Where libtpu is missing; where it is not, it says itself what it knows.
+GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
 
 
 def topology_devices(name: str) -> Sequence[jax.Device]:
     """The chips of a slice such as v5e:16x16, in the order in which a mesh is laid over them.
 
-    They can be compiled for, nothing else. Raises ValueError naming the extra where libtpu is
-    missing, and for a name that it does not know, with its own words.
+    They can be compiled for, nothing else. Raises ValueError for a name that nobody knows, with
+    libtpu's own words where it is installed, and naming the extra where it is missing.
     """
+    generation = name.partition(":")[0]
     if importlib.util.find_spec("libtpu") is None:
+        if generation not in GENERATIONS:
+            raise ValueError(
+                f"--topology={name}: {generation!r} is no TPU known here; expected "
+                f"GENERATION:SHAPE with one of {', '.join(GENERATIONS)}, such as v5e:2x4 (another "
+                "one is for libtpu to know: pip install 'vtr_jax[compile]')"
+            )
         raise ValueError(
             f"--topology={name} needs libtpu, which is not installed: pip install "
             "'vtr_jax[compile]'; without --topology the devices of this machine are compiled for"
@@ -39,7 +48,6 @@ def topology_devices(name: str) -> Sequence[jax.Device]:
         os.environ.setdefault(variable, value)
     from jax.experimental import topologies
 
-    generation = name.partition(":")[0]
     try:
         described = topologies.get_topology_desc(
             platform="tpu", topology_name=name, **OPTIONS.get(generation, {})

@@ -111,8 +111,9 @@ class BatchPlan:
         """One line of text: what an epoch visits and what it leaves out."""
         pairs = self.steps_per_epoch * self.batch_size
         unit = "captions" if self.caption_mode == EVERY_CAPTION else "clips"
+        steps = "step" if self.steps_per_epoch == 1 else "steps"
         return (
-            f"{self.steps_per_epoch} steps an epoch, {pairs} of "
+            f"{self.steps_per_epoch} {steps} an epoch, {pairs} of "
             f"{pairs + self.dropped_last + self.left_out} {unit} (drawn anew each epoch); "
             f"{self.dropped_last} do not fill a batch, {self.left_out} would repeat a clip in one"
         )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from vtr_jax.checkpoint import DESCRIPTION_FILE, config_from_json, load_retriever, read_description
+from vtr_jax.checkpoint import (
+    DESCRIPTION_FILE,
+    config_from_json,
+    config_to_json,
+    load_retriever,
+    read_description,
+)
 from vtr_jax.data.trained_clips import (
     NO_CLIPS,
     TRAINED_CLIPS_FILE,
@@ -68,7 +76,9 @@ def starting_retriever(config: ConfigDict) -> Retriever:
     wanted = recipe_named(recipe).config(source.config.clip, options, sizes)
     if source.config != wanted:
         raise ValueError(
-            f"init: {config.init} holds a {_named(source.config)}, the run wants a {_named(wanted)}"
+            f"init: {config.init} does not fit this run: "
+            + "; ".join(_differing(source.config, wanted))
+            + ". Give the run the settings of what it starts from, or start from a CLIP"
         )
     return source
 
@@ -113,5 +123,21 @@ def resumed_retriever(workdir: Path) -> Retriever:
         raise ValueError(f"{path}: damaged, expected {error}") from error
 
 
-def _named(config: RetrieverConfig) -> str:
-    return f"{config.recipe} with {dict(config.options)} and sizes {dict(config.sizes)}"
+def _differing(held: RetrieverConfig, wanted: RetrieverConfig) -> list[str]:
+    """What two descriptions differ in, as "options.sim_header is 'meanP', the run wants ..."."""
+    if held.recipe != wanted.recipe:  # whose options have nothing to do with each other
+        return [f"it is a {held.recipe}, the run wants a {wanted.recipe}"]
+    ours, theirs = (_flat(config_to_json(config)) for config in (held, wanted))
+    return [
+        f"its {name} is {ours.get(name)!r}, the run wants {theirs.get(name)!r}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else None
+        flat |= {f"{prefix}{name}": value} if inner is None else inner
+    return flat

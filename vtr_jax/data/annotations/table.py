@@ -13,7 +13,13 @@ from collections import Counter
 from vtr_jax.data.annotations.choices import MissingSplit, nearest
 from vtr_jax.data.annotations.pairs import split_of_pairs
 from vtr_jax.data.annotations.rows import refuse_bad_rows
-from vtr_jax.data.annotations.table_rows import EVERY_ROW, entries_of, ignored_columns, read_rows
+from vtr_jax.data.annotations.table_rows import (
+    EVERY_ROW,
+    Row,
+    entries_of,
+    ignored_columns,
+    read_rows,
+)
 from vtr_jax.data.split import Split
 
 
@@ -52,9 +58,20 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
         existing = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
         hint = nearest(split, counts)
         raise MissingSplit(f"{path}: no rows of split {split!r}; there are: {existing}{hint}")
-    ignored = ignored_columns(rows)
-    notes = (f"columns that are not read: {', '.join(ignored)}",) if ignored else ()
-    return split_of_pairs("table", split, [(entry.clip, entry.caption) for entry in chosen], notes)
+    pairs = [(entry.clip, entry.caption) for entry in chosen]
+    return split_of_pairs("table", split, pairs, _notes(rows, has_splits))
+
+
+def _notes(rows: list[Row], has_splits: bool) -> tuple[str, ...]:
+    notes = []
+    if not has_splits:
+        notes.append(
+            f"no column 'split', so every row is taken; evaluate with --split={EVERY_ROW}, and add "
+            "the column (train, val, test) to train"
+        )
+    if ignored := ignored_columns(rows):
+        notes.append(f"columns that are not read: {', '.join(ignored)}")
+    return tuple(notes)
 
 
 def table_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def report_text(report: DataReport) -> str:
     parts = [
         [f"{report.dataset}: {report.annotations}" + (f" ({options})" if options else "")],
         _table(report.splits),
-        [f"no split {name}: {reason}" for name, reason in report.missing.items()],
+        _missing_lines(report),
         _list_lines(report.lists),
         _token_table(report.splits),
         _overlap_lines(report.overlaps),
@@ -75,6 +75,15 @@ def report_text(report: DataReport) -> str:
         _titled("problems", report.problems) or ["no problems"],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _missing_lines(report: DataReport) -> list[str]:
+    # A split that was asked for by name is a problem, and told there.
+    return [
+        f"no split {name}: {reason}"
+        for name, reason in report.missing.items()
+        if f"{name}: {reason}" not in report.problems
+    ]
 
 
 def _table(splits: Sequence[SplitCheck]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vtr_jax.data.annotations.choices import SPLIT_NAMES, nearest
+from vtr_jax.data.annotations.table_rows import EVERY_ROW
 from vtr_jax.data.check_data.known import KnownCounts, known_counts
 from vtr_jax.data.split import Split
 from vtr_jax.data.text import count_tokens
@@ -97,7 +98,7 @@ def check_split(split: Split, options: Mapping[str, Any], max_words: int) -> Spl
 
 
 def _unusual_name(name: str) -> list[str]:
-    if name in SPLIT_NAMES:
+    if name in (*SPLIT_NAMES, EVERY_ROW):
         return []
     expected = f"{', '.join(SPLIT_NAMES)}, which training and evaluation read"
     return [f"this split is none of {expected}{nearest(name, SPLIT_NAMES)}"]
