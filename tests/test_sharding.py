@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from vtr_jax.models.clip import clip_config
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import abstract_retriever
+from vtr_jax.models.transformer import product
 from vtr_jax.sharding import (
     AXES,
     batch_sharding,
@@ -220,6 +223,45 @@ def test_moments_lie_where_their_parameter_lies():
     here = placement(path, (2, 64, 256), mesh)
     assert placement(f"opt_state/0/inner_states/mu/{path}", (2, 64, 256), mesh) == here
     assert placement("another_token_embedding/embedding", (64, 64), mesh).is_fully_replicated
+
+
+def constraints(function, *arguments):
+    """The sharding and dtype of every array that a function holds to one, in its order."""
+    found = []
+
+    def visit(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "sharding_constraint":
+                found.append((equation.params["sharding"].spec, equation.outvars[0].aval.dtype))
+            for value in equation.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    visit(inner)
+
+    visit(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return found
+
+
+def test_a_product_gathers_its_matrix_and_its_gradient_goes_back_to_where_it_was():
+    layer = nnx.Linear(8, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x = jnp.ones((8, 8), jnp.bfloat16)
+
+    def summed(layer, x):
+        return product(layer, "visual/transformer/blocks/mlp/proj", x).sum()
+
+    gradients = jax.grad(summed, argnums=(0, 1))
+
+    split, whole = PartitionSpec("tensor", "fsdp"), PartitionSpec("tensor", None)
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1, 4, 2), AXES)):
+        forward = constraints(summed, layer, x)
+        both = constraints(gradients, layer, x)
+    assert forward == [(split, jnp.bfloat16), (whole, jnp.bfloat16)]
+    # Gathered twice, not kept; then the gradient, in the other order.
+    assert both == [*forward, *forward, *reversed(forward)]
+    for sizes in ((8, 1, 1), (4, 1, 2)):
+        with jax.sharding.use_abstract_mesh(AbstractMesh(sizes, AXES)):
+            assert constraints(gradients, layer, x) == []
+    assert constraints(gradients, layer, x) == []
 
 
 def test_batches_are_split_over_data_and_fsdp():

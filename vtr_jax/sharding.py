@@ -102,7 +102,7 @@ def local_mesh() -> Mesh:
     return Mesh(devices, AXES)
 
 
-def placement(path: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+def placement(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Where the array at a slash-separated path lies: the first rule that fits its end.
 
     An axis that its mesh axis does not divide is left whole.
@@ -157,6 +157,33 @@ def rows_split(array: jax.Array) -> jax.Array:
         return array
     others = [PartitionSpec.UNCONSTRAINED] * (array.ndim - 1)
     return jax.lax.with_sharding_constraint(array, PartitionSpec(BATCH_AXES, *others))
+
+
+def gathered(module: Any, name: str, dtype: np.dtype) -> Any:
+    """A module inside a jitted function whose matrices every device of the axis fsdp holds whole.
+
+    name: of the module, as in PLACEMENT. dtype: in which it computes, and its matrices travel.
+    Gradients come back to where the parameters lie. Without this XLA may leave a matrix where it
+    is and multiply by a part of it at a time, writing and reading the far larger sum of products
+    once a part. Nothing happens in functions that are not `on_mesh`, or where fsdp is 1.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names != AXES or mesh.shape["fsdp"] == 1:
+        return module
+
+    def of_leaf(path: Any, leaf: Any) -> Any:
+        inside = jax.tree_util.keystr(path, simple=True, separator="/")
+        parameter = f"{name}/{inside}".removesuffix("/value")  # an nnx.Param is a node of its own
+        split = placement(parameter, leaf.shape, mesh).spec
+        if "fsdp" not in split:
+            return leaf
+        whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in split))
+        # Both ways matter: gradients are summed whole, and then only a part of them is kept, which
+        # compilers make one exchange of.
+        part = jax.lax.with_sharding_constraint(leaf.astype(dtype), split)
+        return jax.lax.with_sharding_constraint(part, whole)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, module)
 
 
 def check_batch_divides(

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from vtr_jax.models.runtime import AttentionKind, Runtime
-from vtr_jax.sharding import rows_split
+from vtr_jax.sharding import gathered, rows_split
 
 Initializer = Callable[..., Array]
 
@@ -89,6 +89,18 @@ def linear(
     return nnx.Linear(inputs, outputs, dtype=runtime.dtype, kernel_init=init, rngs=rngs)
 
 
+def product(layer: nnx.Linear, name: str, x: Array) -> Array:
+    """layer(x) with its matrix gathered where it is split, and again for the backward pass.
+
+    name: of the layer, as in sharding.PLACEMENT.
+    """
+
+    def of_part(part: nnx.Linear, x: Array) -> Array:
+        return gathered(part, name, jnp.dtype(part.dtype))(x)
+
+    return jax.checkpoint(of_part, prevent_cse=False)(layer, x)
+
+
 def recomputed(function: Callable[[Array], Array], x: Array) -> Array:
     """function(x), of which the backward pass keeps x alone and computes the rest again.
 
@@ -144,7 +156,7 @@ class Attention(nnx.Module):
         """Attend within each row of [B,L,W]; bias is added to the [B,H,L,L] scores."""
         b, length, width = x_blw.shape
         # Gradients of parts of a split are put side by side; those of slices padded and added.
-        parts = jnp.split(self.qkv(x_blw), 3, axis=-1)
+        parts = jnp.split(product(self.qkv, "blocks/attn/qkv", x_blw), 3, axis=-1)
         q, k, v = (part.reshape(b, length, self.heads, width // self.heads) for part in parts)
         # cuDNN takes a bias only as [.., L, L] and differentiates it.
         if bias is None and self.implementation == "cudnn":
@@ -153,7 +165,7 @@ class Attention(nnx.Module):
             mixed = jax.nn.dot_product_attention(
                 q, k, v, bias=bias, is_causal=is_causal, implementation="xla"
             )
-        return self.out(mixed.reshape(b, length, width))
+        return product(self.out, "blocks/attn/out", mixed.reshape(b, length, width))
 
 
 class Mlp(nnx.Module):
@@ -168,9 +180,9 @@ class Mlp(nnx.Module):
 
     def __call__(self, x_blw: Array) -> Array:
         def contracted(hidden_blw: Array) -> Array:
-            return self.proj(ACTIVATIONS[self.activation](hidden_blw))
+            return product(self.proj, "blocks/mlp/proj", ACTIVATIONS[self.activation](hidden_blw))
 
-        return recomputed(contracted, self.fc(x_blw))
+        return recomputed(contracted, product(self.fc, "blocks/mlp/fc", x_blw))
 
 
 class Block(nnx.Module):
