@@ -254,10 +254,12 @@ def verify_checkpoint(directory: Path, step: int, item: str = "") -> None:
     verify_checksums(directory / CHECKPOINTS_FOLDER / str(step) / item, wanted)
 
 
-def _verify_chosen(directory: Path, step: int) -> None:
-    """Verify the weights of a checkpoint; the error says which others there are."""
+def _restore_chosen(directory: Path, step: int, target: Any) -> Any:
+    """Verify and load the weights of a checkpoint; the error says which others there are."""
+    folder = directory / CHECKPOINTS_FOLDER / str(step) / RETRIEVER_ITEM
     try:
         verify_checkpoint(directory, step, RETRIEVER_ITEM)
+        return restore_tree(folder, target)
     except ValueError as error:
         others = [str(other) for other in checkpoint_steps(directory) if other != step]
         hint = (
@@ -310,6 +312,16 @@ def brief(error: Exception) -> str:
     return first if len(first) <= 400 else f"{first[:200]} ... {first[-200:]}"
 
 
+def _reason(error: BaseException) -> str:
+    """What was wrong in the first place, without the state that TensorStore prints behind it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first, *_ = str(error).splitlines() or [type(error).__name__]
+    for rest in (" [tensorstore_spec=", " [source locations=", " See full TensorStore"):
+        first = first.partition(rest)[0]
+    return first if len(first) <= 240 else f"{first[:100]} ... {first[-140:]}"
+
+
 def restore_tree(folder: Path, target: Any) -> Any:
     """The tree saved in a folder, checked leaf by leaf against a target.
 
@@ -325,14 +337,21 @@ def restore_tree(folder: Path, target: Any) -> Any:
     try:
         stored = handler.metadata(path).tree
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{folder}: the saved arrays cannot be read: {brief(error)}") from error
+        raise _unreadable(folder, error) from error
     differences = list(_differences(_shapes_by_path(stored), _shapes_by_path(target)))
     if differences:
         raise ValueError("\n  ".join([f"{folder}: does not fit its description", *differences]))
     try:
         return handler.restore(path, args=ocp.args.StandardRestore(target))
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-        raise ValueError(f"{folder}: the saved arrays are damaged: {brief(error)}") from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{folder}: the saved arrays are damaged or were copied in part ({_reason(error)}); copy "
+        "this folder again from where it is whole"
+    )
 
 
 def load_retriever(
@@ -369,6 +388,7 @@ def load_retriever(
     _check_files(path, description.get("files", {}))
     verify_checksums(path, description.get("sha256", {}))
     if folder.name == RETRIEVER_ITEM:
-        _verify_chosen(path, int(folder.parent.name))
-    restored = restore_tree(folder, target)
+        restored = _restore_chosen(path, int(folder.parent.name), target)
+    else:
+        restored = restore_tree(folder, target)
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr
 
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
-from vtr_jax.models.features import TextFeatures
+from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.retriever import Retriever, init_retriever, normalised_frames
 
 MEAN_P = {"sim_header": "meanP"}
@@ -288,6 +288,19 @@ def test_captions_of_the_wrong_form_are_refused(ids, mask, words, tiny_retriever
 def test_frames_of_the_wrong_form_are_refused(frames, mask, dtype, words, tiny_retriever):
     with pytest.raises(ValueError, match=words):
         tiny_retriever().encode_video(np.zeros(frames, dtype), np.ones(mask, np.int32))
+
+
+def test_swapped_or_foreign_features_are_refused(tiny_retriever):
+    text = TextFeatures(*(np.ones((1, 2)) for _ in range(3)))
+    video = VideoFeatures(*(np.ones((1, 2)) for _ in range(5)))
+    retriever = tiny_retriever()
+    for compare in (retriever.similarity, retriever.scores, retriever.loss):
+        with pytest.raises(ValueError, match="got VideoFeatures, then TextFeatures: they are swap"):
+            compare(video, text)
+        with pytest.raises(
+            ValueError, match=r"expected \(text, video\): .*; got ndarray, then Vid"
+        ):
+            compare(text.sentence, video)
 
 
 def test_features_are_pytrees():

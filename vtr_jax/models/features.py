@@ -89,6 +89,22 @@ def check_frames(frames: Array, frame_mask: ArrayLike, resolution: int) -> None:
         )
 
 
+def check_sides(text: TextFeatures, video: VideoFeatures) -> None:
+    """Refuse features that are not those of encode_text, then those of encode_video.
+
+    Raises ValueError naming what came instead.
+    """
+    if isinstance(text, TextFeatures) and isinstance(video, VideoFeatures):
+        return
+    found = f"{type(text).__name__}, then {type(video).__name__}"
+    swapped = isinstance(text, VideoFeatures) and isinstance(video, TextFeatures)
+    hint = ": they are swapped" if swapped else ""
+    raise ValueError(
+        "expected (text, video): what encode_text gives, then what encode_video gives; got "
+        f"{found}{hint}"
+    )
+
+
 def check_pairs(
     text: TextFeatures, video: VideoFeatures, picks: tuple[ArrayLike, ArrayLike] | None
 ) -> None:

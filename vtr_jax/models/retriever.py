@@ -26,6 +26,7 @@ from vtr_jax.models.features import (
     VisionFeatures,
     check_frames,
     check_pairs,
+    check_sides,
     check_tokens,
 )
 from vtr_jax.models.module_spec import ModuleSpec, Params
@@ -117,13 +118,21 @@ class Retriever:
         return VideoFeatures(vision.frames, temporal, vision.pooled, vision.patches, mask)
 
     def similarity(self, text: TextFeatures, video: VideoFeatures) -> Array:
-        """What the original's evaluation ranks by, float32 [T,V]: rows texts, columns videos."""
+        """What the original's evaluation ranks by, float32 [T,V]: rows texts, columns videos.
+
+        Raises ValueError for arguments in another order, or that are no features.
+        """
+        check_sides(text, video)
         return _run_similarity(self.config, self.runtime, self._own_params, self.state, text, video)
 
     def scores(
         self, text: TextFeatures, video: VideoFeatures, train: bool = False
     ) -> dict[str, Array]:
-        """The named score matrices behind similarity, each [T,V]; train: as the loss sees them."""
+        """The named score matrices behind similarity, each [T,V]; train: as the loss sees them.
+
+        Raises ValueError as similarity does.
+        """
+        check_sides(text, video)
         return _run_scores(
             self.config, self.runtime, train, self._own_params, self.state, text, video
         )
@@ -147,6 +156,7 @@ class Retriever:
                 f"the loss of this {self.config.recipe} draws samples: pass "
                 "rng=jax.random.key(...) or picks=(text_index, video_index)"
             )
+        check_sides(text, video)
         check_pairs(text, video, picks)
         loss, terms = _run_loss(
             self.config, self.runtime, self._own_params, self.state, text, video, rng, picks
