@@ -127,7 +127,11 @@ def test_sizes_that_do_not_use_every_device_name_the_nearest_that_do(
     ("sizes", "message"),
     [
         ({"fsdp": -1}, "must be positive, with -1 at most once"),
-        ({"data": 0, "fsdp": 8}, "must be positive, with -1 at most once"),
+        (
+            {"data": 0, "fsdp": 8},
+            "must be positive, with -1 at most once; got data=0, fsdp=8, tensor=1; nearest valid: "
+            "--config.mesh.data=1 --config.mesh.fsdp=8 --config.mesh.tensor=1",
+        ),
         ({"tensor": -2}, "must be positive"),
         ({"model": 2}, r"unknown axes \['model'\], expected data, fsdp, tensor"),
     ],

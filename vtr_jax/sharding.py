@@ -61,20 +61,27 @@ def make_mesh(
         fixed *= size if size > 0 else 1
     open_axes = [name for name, size in wanted.items() if size == -1]
     if len(open_axes) > 1 or any(size < 1 and size != -1 for size in wanted.values()):
-        raise ValueError(f"mesh: sizes must be positive, with -1 at most once; got {wanted}")
+        text = ", ".join(f"{name}={size}" for name, size in wanted.items())
+        near = _options_nearest({n: s if s > 0 else -1 for n, s in wanted.items()}, devices)
+        raise ValueError(
+            f"mesh: sizes must be positive, with -1 at most once; got {text}; nearest valid: {near}"
+        )
     if open_axes and devices % fixed == 0:
         wanted[open_axes[0]] = devices // fixed
         fixed = devices
     if fixed != devices:
         text = ", ".join(f"{name}={size}" for name, size in wanted.items())
-        near = " ".join(
-            f"--config.mesh.{name}={size}" for name, size in _nearest(wanted, devices).items()
-        )
+        near = _options_nearest(wanted, devices)
         raise ValueError(
             f"mesh: {text} does not use {devices} devices exactly; nearest valid: {near}"
         )
     shape = tuple(wanted[name] for name in AXES)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=among)
+
+
+def _options_nearest(wanted: Mapping[str, int], devices: int) -> str:
+    nearest = _nearest(wanted, devices)
+    return " ".join(f"--config.mesh.{name}={size}" for name, size in nearest.items())
 
 
 def _nearest(wanted: Mapping[str, int], devices: int) -> dict[str, int]:
