@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         textwrap.fill(
             ", ".join(recipe.options),
             95,
-            initial_indent=f"  {name + ':':<13}",
-            subsequent_indent=" " * 15,
+            initial_indent=f"  {name + ':':<14}",
+            subsequent_indent=" " * 16,
         )
         for name, recipe in RECIPES.items()
         if recipe.options
