@@ -144,6 +144,15 @@ def test_a_closed_pipe_ends_the_command_without_a_word(tiny_dataset, arguments):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_output_is_named():
+    command = [sys.executable, "-m", "vtr_jax.cli", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    message = "vtr: standard output: [Errno 28] No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
 def test_unforeseen_errors_keep_their_traceback_and_end_in_one_line(monkeypatch, capsys):
     def fail(arguments):
         raise AttributeError("a mistake\n  of ours")

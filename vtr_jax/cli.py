@@ -308,9 +308,12 @@ def _program(arguments: Sequence[str]) -> int:
         try:
             code = main(arguments)
         finally:
-            sys.stdout.flush()
+            print(end="", flush=True)  # now, where a closed pipe can still be told
     except BrokenPipeError:
         _leave_at_once(CODE_OF_A_CLOSED_PIPE)
+    except OSError as error:  # commands have told their own
+        print(f"vtr: standard output: {error}", file=sys.stderr)
+        _leave_at_once(1)
     except Interrupted as stopped:
         if not _is_one_of_many():
             _leave_at_once(stopped.code)
@@ -339,7 +342,7 @@ def _leave_at_once(code: int) -> NoReturn:
     whoever reads a closed pipe wants no more of it.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(code)
 

@@ -71,7 +71,8 @@ class ProtocolCard:
         captions_cut: captions longer than that.
         checkpoint_sha256, recipe, options: the retriever, options as "name=value, ...".
         score_normalisation: one of SCORE_NORMALISATIONS. ties: a key of TIE_RULES.
-        clips_trained_on: of these clips, so many were trained on; None where no run tells.
+        clips_trained_on: of these clips, so many are known to have been trained on; None where
+            none is, but not everything is known.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
         emcl: settings of EMCL where it was put over the features, or "none".
         software: name -> version, see `versions.software_versions`.
