@@ -23,6 +23,7 @@ from vtr_jax.sharding import (
     AXES,
     batch_sharding,
     check_batch_divides,
+    left_whole,
     make_mesh,
     placement,
     put_batch,
@@ -219,6 +220,16 @@ def test_an_axis_that_does_not_divide_stays_whole():
     assert placement(path, (2, 6, 8), mesh).spec == PartitionSpec(None, None, "tensor")
     # A count beside the moments has no axes at all.
     assert placement(f"count/{path}", (), mesh).spec == PartitionSpec()
+
+
+def test_parameters_that_a_mesh_does_not_divide_are_told_with_their_size():
+    params = abstract_retriever(config_of(vocab_size=48)).params
+    assert left_whole(params, AbstractMesh((1, 4, 2), AXES)) == []
+    (sentence,) = left_whole(params, AbstractMesh((2, 3, 1), AXES))
+    assert sentence.startswith("mesh: fsdp=3 does not divide 15 of the 16 parameters")
+    assert "such as aggregation/transformer/blocks/mlp/fc/kernel [4, 64, 256]: every" in sentence
+    (sentence,) = left_whole(params, AbstractMesh((2, 1, 5), AXES))
+    assert "tensor=5 does not divide" in sentence
 
 
 def test_moments_lie_where_their_parameter_lies():

@@ -109,12 +109,16 @@ def local_mesh() -> Mesh:
     return Mesh(devices, AXES)
 
 
+def _rule(path: str) -> PartitionSpec:
+    return next(spec for rule, spec in PLACEMENT if re.search(rf"(^|/)(?:{rule})$", path))
+
+
 def placement(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Where the array at a slash-separated path lies: the first rule that fits its end.
 
     An axis that its mesh axis does not divide is left whole.
     """
-    spec = next(spec for rule, spec in PLACEMENT if re.search(rf"(^|/)(?:{rule})$", path))
+    spec = _rule(path)
     if len(spec) > len(shape):
         return NamedSharding(mesh, PartitionSpec())
     whole = [None] * (len(shape) - len(spec))
@@ -123,6 +127,29 @@ def placement(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> N
         for axis, size in zip([*whole, *spec], shape, strict=True)
     ]
     return NamedSharding(mesh, PartitionSpec(*fitting))
+
+
+def left_whole(params: Any, mesh: Mesh | AbstractMesh) -> list[str]:
+    """One sentence for each mesh axis whose size does not divide all parameters it should split.
+
+    params: a (possibly abstract) tree. Those named lie whole on every device of that axis.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = [(jax.tree_util.keystr(p, simple=True, separator="/"), leaf) for p, leaf in leaves]
+    sentences = []
+    for axis in ("fsdp", "tensor"):
+        wanted = [(path, leaf) for path, leaf in named if axis in _rule(path)]
+        kept = [each for each in wanted if axis not in placement(each[0], each[1].shape, mesh).spec]
+        if kept:
+            path, leaf = max(kept, key=lambda each: each[1].size)
+            size = sum(leaf.size * leaf.dtype.itemsize for _, leaf in kept)
+            sentences.append(
+                f"mesh: {axis}={mesh.shape[axis]} does not divide {len(kept)} of the {len(wanted)} "
+                f"parameters that it should split, such as {path} {list(leaf.shape)}: every device "
+                f"holds these {size / 1e6:.0f} MB, and as much again for each moment; a power of "
+                "two divides most"
+            )
+    return sentences
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
@@ -185,8 +212,8 @@ def gathered(module: Any, name: str, dtype: np.dtype) -> Any:
         if "fsdp" not in split:
             return leaf
         whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in split))
-        # Both ways matter: gradients are summed whole, and then only a part of them is kept, which
-        # compilers make one exchange of.
+        # In the backward pass gradients are first summed whole, and a part of them is kept. Asked
+        # for the part alone, XLA may compute it from all rows once for each part.
         part = jax.lax.with_sharding_constraint(leaf.astype(dtype), split)
         return jax.lax.with_sharding_constraint(part, whole)
 

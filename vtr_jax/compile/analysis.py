@@ -23,7 +23,7 @@ from vtr_jax.hlo import read_program
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import check_attention_device
-from vtr_jax.sharding import check_batch_divides, make_mesh
+from vtr_jax.sharding import check_batch_divides, left_whole, make_mesh
 from vtr_jax.training.config import check_config, clip_of, runtime_of
 from vtr_jax.training.optimizer import warmup_cosine
 from vtr_jax.training.run import step_settings
@@ -70,7 +70,7 @@ class StepReport:
     (bytes): of one device. flops: as matmul_flops, of all devices; model_flops: without what
     rematerialisation and cached gradients compute twice. traffic_by_kind: its parts, as Move.kind.
     score_traffic: the bytes in it of frames' attention scores and weights. collectives:
-    collective_totals. roofline: None where the chip's figures are not known.
+    collective_totals. roofline: None where the chip's figures are not known. warnings: left_whole.
     """
 
     kind: str
@@ -87,6 +87,7 @@ class StepReport:
     roofline: Roofline | None
     compile_seconds: float
     unknown_loops: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -187,7 +188,8 @@ def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> StepRepor
     except Exception as error:  # jaxlib raises its own kind, without a class for this case
         raise _explained(error) from error
     seconds = time.perf_counter() - started
-    return _report(step, mesh, compiled, seconds)
+    report = _report(step, mesh, compiled, seconds)
+    return dataclasses.replace(report, warnings=tuple(left_whole(step.state["params"], mesh)))
 
 
 def _explained(error: Exception) -> Exception:

@@ -85,7 +85,7 @@ def report_text(config: ConfigDict, report: StepReport) -> str:
     ]
     if report.unknown_loops:
         lines.append(f"counted once, turns unknown: {', '.join(report.unknown_loops)}")
-    return "\n".join([*lines, METHOD])
+    return "\n".join([*lines, *report.warnings, METHOD])
 
 
 def gigabytes(size: float) -> str:

@@ -23,7 +23,7 @@ from vtr_jax.evaluation.evaluate import (
     require_resolution,
 )
 from vtr_jax.models.retriever import Retriever
-from vtr_jax.sharding import check_batch_divides, make_mesh, process_rows
+from vtr_jax.sharding import check_batch_divides, left_whole, make_mesh, process_rows
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.config import check_config, runtime_of
 from vtr_jax.training.optimizer import (
@@ -212,12 +212,11 @@ class Run:
             )
 
     def warnings(self) -> list[str]:
-        """What a person should know about the clips of this run, one sentence each."""
+        """What a person should know about the clips and the mesh of this run, a sentence each."""
         split = self.data.validation
         known = self.trained_clips.among(split) if split else None
-        if not split or not known:
-            return [*self.data.warnings]
-        return [*self.data.warnings, memory_warning(split, known)]
+        of_clips = [memory_warning(split, known)] if split and known else []
+        return [*self.data.warnings, *of_clips, *left_whole(self.state["params"], self.mesh)]
 
     def resume(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint, if the run has any.
