@@ -18,7 +18,8 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from vtr_jax.models.clip import clip_config
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import abstract_retriever
-from vtr_jax.models.transformer import product
+from vtr_jax.models.runtime import Runtime
+from vtr_jax.models.transformer import Transformer, clip_block_init, product
 from vtr_jax.sharding import (
     AXES,
     batch_sharding,
@@ -232,6 +233,16 @@ def test_parameters_that_a_mesh_does_not_divide_are_told_with_their_size():
     assert "tensor=5 does not divide" in sentence
 
 
+def test_what_the_other_axis_splits_is_not_counted_as_whole():
+    params = {
+        "blocks": {"mlp": {"fc": {"kernel": jax.ShapeDtypeStruct((2, 500, 2000), "float32")}}}
+    }
+    (alone,) = left_whole(params, AbstractMesh((1, 3, 1), AXES))
+    (beside,) = left_whole(params, AbstractMesh((1, 3, 2), AXES))
+    assert "every device holds 8 MB" in alone
+    assert "every device holds 4 MB" in beside
+
+
 def test_moments_lie_where_their_parameter_lies():
     mesh = AbstractMesh((1, 2, 2), AXES)
     path = "text/transformer/blocks/mlp/fc/kernel"
@@ -277,6 +288,19 @@ def test_a_product_gathers_its_matrix_and_its_gradient_goes_back_to_where_it_was
         with jax.sharding.use_abstract_mesh(AbstractMesh(sizes, AXES)):
             assert constraints(gradients, layer, x) == []
     assert constraints(gradients, layer, x) == []
+
+
+def test_every_matrix_of_a_block_is_gathered():
+    runtime = Runtime()
+    stack = Transformer(8, 2, 2, init=clip_block_init(8, 2), runtime=runtime, rngs=nnx.Rngs(0))
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1, 4, 1), AXES)):
+        found = constraints(lambda stack, x: stack(x), stack, jnp.ones((4, 3, 8)))
+    matrices = [spec for spec, _ in found if len(spec) == 2]
+    split = sorted(str(spec) for spec in matrices if "fsdp" in spec)
+    into_rows = str(PartitionSpec("fsdp", "tensor"))
+    into_columns = str(PartitionSpec("tensor", "fsdp"))
+    assert split == sorted([into_rows] * 2 + [into_columns] * 2)
+    assert len(matrices) == 8
 
 
 def test_batches_are_split_over_data_and_fsdp():

@@ -134,21 +134,29 @@ def left_whole(params: Any, mesh: Mesh | AbstractMesh) -> list[str]:
 
     params: a (possibly abstract) tree. Those named lie whole on every device of that axis.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    named = [(jax.tree_util.keystr(p, simple=True, separator="/"), leaf) for p, leaf in leaves]
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    ]
     sentences = []
     for axis in ("fsdp", "tensor"):
-        wanted = [(path, leaf) for path, leaf in named if axis in _rule(path)]
-        kept = [each for each in wanted if axis not in placement(each[0], each[1].shape, mesh).spec]
-        if kept:
-            path, leaf = max(kept, key=lambda each: each[1].size)
-            size = sum(leaf.size * leaf.dtype.itemsize for _, leaf in kept)
-            sentences.append(
-                f"mesh: {axis}={mesh.shape[axis]} does not divide {len(kept)} of the {len(wanted)} "
-                f"parameters that it should split, such as {path} {list(leaf.shape)}: every device "
-                f"holds these {size / 1e6:.0f} MB, and as much again for each moment; a power of "
-                "two divides most"
-            )
+        if mesh.shape[axis] == 1:
+            continue
+        wanted = [(path, leaf) for path, leaf in leaves if axis in _rule(path)]
+        placed = [(path, leaf, placement(path, leaf.shape, mesh)) for path, leaf in wanted]
+        kept = [each for each in placed if axis not in each[2].spec]
+        if not kept:
+            continue
+        path, leaf, _ = max(kept, key=lambda each: each[1].size)
+        size = sum(
+            math.prod(at.shard_shape(leaf.shape)) * leaf.dtype.itemsize for _, leaf, at in kept
+        )
+        sentences.append(
+            f"mesh: {axis}={mesh.shape[axis]} does not divide {len(kept)} of the {len(wanted)} "
+            f"parameters that it should split, such as {path} {list(leaf.shape)}: every device "
+            f"holds {size / 1e6:.0f} MB of these, and as much again for each moment; a power of "
+            "two divides most"
+        )
     return sentences
 
 

@@ -153,7 +153,9 @@ HEADER = (
 def search_table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes in their order as a table; what does not fit is marked."""
     rows = [f"  {outcome_line(outcome)}" for outcome in outcomes]
-    return "\n".join([TRIED, f"  {HEADER}", *rows, LEGEND])
+    reports = [outcome.report for outcome in outcomes if outcome.report]
+    warnings = dict.fromkeys(each for report in reports for each in report.warnings)
+    return "\n".join([TRIED, f"  {HEADER}", *rows, LEGEND, *warnings])
 
 
 def outcome_line(outcome: Outcome) -> str:
