@@ -97,6 +97,9 @@ ROWS = (
     *(Row(model, 12, "v5p:4x4x4") for model in MODELS),
     Row("ViT-L/14", 64, "v5e:8x8", 2),
     *(Row(model, 64, "v5p:8x8x8", 2) for model in MODELS),
+    Row("ViT-B/32", 64, "v5e:2x4"),
+    *(Row(model, 64, "v5e:2x4", 2) for model in MODELS if model != "ViT-B/32"),
+    *(Row(model, 64, "v5p:2x2x2", 2) for model in MODELS),
 )
 
 
