@@ -8,7 +8,7 @@ import pytest
 
 from vtr_jax.checkpoint import write_retriever
 from vtr_jax.data.annotations import read_split
-from vtr_jax.data.trained_clips import TRAINED_CLIPS_FILE, clips_trained_on
+from vtr_jax.data.trained_clips import TRAINED_CLIPS_FILE, clips_trained_on, read_trained_clips
 from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
 from vtr_jax.training.run import Run
 from vtr_jax.training.start import clips_before, starting_retriever
@@ -102,6 +102,51 @@ def test_a_run_from_the_seed_or_from_clip_knows_everything(
     towers = tiny_retriever("clip")
     write_retriever(tmp_path / "clip", towers.config, towers.params)
     assert clips_before(str(tmp_path / "clip")).among(validation) == []
+
+
+@pytest.fixture
+def of_an_earlier_version(tmp_path):
+    """Makes the record of a run one that does not tell what the run started from."""
+
+    def make(name):
+        path = tmp_path / name / TRAINED_CLIPS_FILE
+        own = json.loads(path.read_text())["splits"][-1]
+        path.write_text(json.dumps(own))
+        return path
+
+    return make
+
+
+def test_a_resumed_run_of_an_earlier_version_knows_what_it_started_from(
+    captions_with, saved_run, of_an_earlier_version, tmp_path, validation
+):
+    annotations = captions_with("val_00001.mp4,seen in the first run,train")
+    first = saved_run("first", {"data.annotations": annotations, "data.validation": "none"})
+    second = saved_run("second", {"init": str(tmp_path / "first")})
+    for run in (first, second):
+        path = of_an_earlier_version(run.workdir.name)
+        assert not read_trained_clips(run.workdir).complete
+        Run(run.config, run.workdir).checkpoints.close()
+        assert json.loads(path.read_text())["complete"]
+    assert clips_trained_on(tmp_path / "second", validation) == ["val_00001"]
+    path = of_an_earlier_version("second")
+    # Where nobody remembers it, it stays unknown.
+    (tmp_path / "first" / TRAINED_CLIPS_FILE).unlink()
+    Run(second.config, tmp_path / "second").checkpoints.close()
+    assert not json.loads(path.read_text())["complete"]
+
+
+def test_a_damaged_record_stops_a_resume_until_it_is_removed(saved_run, tmp_path, validation):
+    run = saved_run("run")
+    path = tmp_path / "run" / TRAINED_CLIPS_FILE
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    message = rf"{path}: damaged, .*\(.*char \d+.*\); remove it, and the same `vtr train`"
+    with pytest.raises(ValueError, match=message):
+        Run(run.config, tmp_path / "run")
+    path.unlink()
+    Run(run.config, tmp_path / "run").checkpoints.close()
+    assert path.read_text() == whole
 
 
 def test_files_of_earlier_versions_and_damaged_ones(tmp_path, validation):

@@ -27,10 +27,11 @@ class TrainedClips:
     splits: tuple[Split, ...]
     complete: bool
 
-    def and_those_of(self, train: Split) -> TrainedClips:
-        """These and the clips of another split."""
-        others = [split for split in self.splits if split.clips != train.clips]
-        return TrainedClips((*others, train), self.complete)
+    def and_those_of(self, *added: Split) -> TrainedClips:
+        """These and the clips of other splits."""
+        known = {split.clips for split in added}
+        others = [split for split in self.splits if split.clips not in known]
+        return TrainedClips((*others, *added), self.complete)
 
     def among(self, split: Split) -> list[str] | None:
         """Ids of the clips of a split that were trained on, as check_overlap finds them.
@@ -72,9 +73,13 @@ def read_trained_clips(directory: Path) -> TrainedClips:
         return _read(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: damaged, expected the clips of the run as JSON ({error}); remove it, and the "
-            "same `vtr train` command writes it again"
+            f"{path}: damaged, expected the clips of the run as JSON ({_wrong(error)}); remove it, "
+            "and the same `vtr train` command of this folder writes it again"
         ) from error
+
+
+def _wrong(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _read(content: Mapping[str, Any]) -> TrainedClips:

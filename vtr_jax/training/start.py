@@ -100,11 +100,18 @@ def clips_before(init: str) -> TrainedClips:
 
 
 def clips_of_run(workdir: Path) -> TrainedClips:
-    """What a run that is resumed was trained on, itself and before it began."""
-    if (workdir / TRAINED_CLIPS_FILE).is_file():
-        return read_trained_clips(workdir)
-    source = read_description(workdir).get("source", {}).get("trained_from", "")
-    return clips_before("" if source == "seed" else source)
+    """What a run that is resumed was trained on, itself and before it began.
+
+    A file that does not tell everything, as those of earlier versions, is added to what is known
+    of the retriever that the run started from.
+    """
+    own = read_trained_clips(workdir)
+    if own.complete:
+        return own
+    source = read_description(workdir).get("source", {}).get("trained_from")
+    if source is None:
+        return own
+    return clips_before("" if source == "seed" else source).and_those_of(*own.splits)
 
 
 def resumed_retriever(workdir: Path) -> Retriever:
