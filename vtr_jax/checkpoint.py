@@ -8,9 +8,12 @@ DIR/checksums/STEP.json  sha256 of every file of such a checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vtr_jax.checksums import directory_checksums, verify_checksums
+from vtr_jax.checksums import DamagedFiles, directory_checksums, verify_checksums
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
@@ -235,8 +238,8 @@ def checksums_file(directory: Path, step: int) -> Path:
 def verify_checkpoint(directory: Path, step: int, item: str = "") -> None:
     """Compare the files of a checkpoint with their checksums, where those were recorded.
 
-    item: one of its folders, such as "retriever"; "" for all. Raises ValueError naming files that
-    are missing or not as they were written.
+    item: one of its folders, such as "retriever"; "" for all. Raises DamagedFiles naming files that
+    are missing or not as they were written, OSError where they cannot be read.
     """
     record = checksums_file(directory, step)
     if not record.is_file():
@@ -258,8 +261,9 @@ def _restore_chosen(directory: Path, step: int, target: Any) -> Any:
     """Verify and load the weights of a checkpoint; the error says which others there are."""
     folder = directory / CHECKPOINTS_FOLDER / str(step) / RETRIEVER_ITEM
     try:
-        verify_checkpoint(directory, step, RETRIEVER_ITEM)
-        return restore_tree(folder, target)
+        with _copying_again_helps():
+            verify_checkpoint(directory, step, RETRIEVER_ITEM)
+            return restore_tree(folder, target)
     except ValueError as error:
         others = [str(other) for other in checkpoint_steps(directory) if other != step]
         hint = (
@@ -312,12 +316,22 @@ def brief(error: Exception) -> str:
     return first if len(first) <= 400 else f"{first[:200]} ... {first[-200:]}"
 
 
-def _reason(error: BaseException) -> str:
-    """What was wrong in the first place, without the state that TensorStore prints behind it."""
+def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    first, *_ = str(error).splitlines() or [type(error).__name__]
-    for rest in (" [tensorstore_spec=", " [source locations=", " See full TensorStore"):
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong in the first place, without the state that TensorStore prints behind it."""
+    cause = _first_cause(error)
+    first, *_ = str(cause).splitlines() or [type(cause).__name__]
+    for rest in (
+        " [tensorstore_spec=",
+        " [source locations=",
+        " [os_error_code=",
+        " See full TensorStore",
+    ):
         first = first.partition(rest)[0]
     return first if len(first) <= 240 else f"{first[:100]} ... {first[-140:]}"
 
@@ -326,8 +340,8 @@ def restore_tree(folder: Path, target: Any) -> Any:
     """The tree saved in a folder, checked leaf by leaf against a target.
 
     target: tree of ShapeDtypeStruct with shardings; dtypes are converted to it. Raises
-    ValueError listing every missing, unexpected and mis-shaped array, or saying that files
-    are damaged.
+    ValueError listing every missing, unexpected and mis-shaped array, DamagedFiles saying that
+    files are damaged, and OSError or MemoryError where whole files cannot be read.
     """
     import orbax.checkpoint as ocp
     from etils import epath
@@ -336,7 +350,7 @@ def restore_tree(folder: Path, target: Any) -> Any:
     path = epath.Path(folder.absolute())
     try:
         stored = handler.metadata(path).tree
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, MemoryError, ValueError, KeyError, AttributeError) as error:
         raise _unreadable(folder, error) from error
     differences = list(_differences(_shapes_by_path(stored), _shapes_by_path(target)))
     if differences:
@@ -347,11 +361,39 @@ def restore_tree(folder: Path, target: Any) -> Any:
         raise _unreadable(folder, error) from error
 
 
-def _unreadable(folder: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{folder}: the saved arrays are damaged or were copied in part ({_reason(error)}); copy "
-        "this folder again from where it is whole"
-    )
+# What the system says of a file that is not there, or is something else.
+LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+
+
+def _unreadable(folder: Path, error: Exception) -> Exception:
+    """What to raise for an error of Orbax: the machine's where it is at fault, else the files'."""
+    reason = _reason(error)
+    cause = _first_cause(error)
+    if isinstance(cause, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in str(cause):
+        return MemoryError(f"{folder}: out of memory while it was read ({reason})")
+    code = _system_error(cause)
+    if code is not None and code not in LOST:
+        return OSError(code, f"the saved arrays cannot be read ({reason})", str(folder))
+    return DamagedFiles(f"{folder}: the saved arrays are damaged or were copied in part ({reason})")
+
+
+def _system_error(error: BaseException) -> int | None:
+    """The errno behind an error, which TensorStore tells in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(told[1]) if told else None
+
+
+@contextlib.contextmanager
+def _copying_again_helps() -> Iterator[None]:
+    """Say what to do about damaged files that stay where they are."""
+    try:
+        yield
+    except DamagedFiles as error:
+        raise DamagedFiles(
+            f"{error}; copy this folder again from where it is whole, or make it anew"
+        ) from error
 
 
 def load_retriever(
@@ -367,7 +409,7 @@ def load_retriever(
     parameters are float32 either way; "float16" on accelerators alone. step: which checkpoint of a
     training run, None for the best. Files are compared with their recorded sha256 first, which
     takes one to three seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is
-    missing, damaged or does not fit.
+    missing, damaged or does not fit, OSError or MemoryError where whole files cannot be read.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
     mesh = mesh or make_mesh()
@@ -386,9 +428,10 @@ def load_retriever(
     )
     folder = weights_folder(path, step)
     _check_files(path, description.get("files", {}))
-    verify_checksums(path, description.get("sha256", {}))
     if folder.name == RETRIEVER_ITEM:
         restored = _restore_chosen(path, int(folder.parent.name), target)
     else:
-        restored = restore_tree(folder, target)
+        with _copying_again_helps():
+            verify_checksums(path, description.get("sha256", {}))
+            restored = restore_tree(folder, target)
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

@@ -14,6 +14,10 @@ from pathlib import Path
 THREADS = 4
 
 
+class DamagedFiles(ValueError):
+    """Saved files that are missing, cut off, or hold other bytes than were written."""
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file's bytes, in hexadecimal; the file is never in memory as a whole."""
     with Path(path).open("rb") as file:
@@ -30,8 +34,8 @@ def directory_checksums(folder: str | os.PathLike[str]) -> dict[str, str]:
 def verify_checksums(folder: str | os.PathLike[str], wanted: Mapping[str, str]) -> None:
     """Compare the files of a folder with what directory_checksums told of them.
 
-    Files that are not named are not looked at. Raises one ValueError that names every file that
-    is missing or holds other bytes.
+    Files that are not named are not looked at. Raises one DamagedFiles that names every file that
+    is missing or holds other bytes; OSError where one cannot be read.
     """
     root = Path(folder)
     missing = [name for name in wanted if not (root / name).is_file()]
@@ -44,10 +48,9 @@ def verify_checksums(folder: str | os.PathLike[str], wanted: Mapping[str, str]) 
         lines = [f"{root / name}: {what}" for name, what in wrong.items()]
         lines.append(
             f"{root}: {len(wrong)} of {len(wanted)} files are not as they were written "
-            f"({', '.join(list(wrong)[:3])}); copy them again from where they are whole, or make "
-            "them anew"
+            f"({', '.join(list(wrong)[:3])})"
         )
-        raise ValueError("\n".join(lines))
+        raise DamagedFiles("\n".join(lines))
 
 
 def _sha256_of(root: Path, names: list[str]) -> dict[str, str]:

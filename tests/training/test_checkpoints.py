@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 import pytest
 
 from vtr_jax.checkpoint import best_checkpoint_step, checksums_file, restore_tree
@@ -157,6 +159,8 @@ def test_the_newest_whole_checkpoint_is_resumed_and_nothing_is_destroyed(checkpo
     assert step == 1 and state["params"]["text"]["projection"][0, 0] == 1.0
     assert "step 3 is damaged, moved to" in notes[0] and name in notes[0]
     assert "_METADATA: missing" in notes[1]
+    # Where they lie now, nothing is to be copied to.
+    assert not any("copy" in note for note in notes)
     assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2.1", "3.1"]
     # The run saves these steps again.
     checkpoints.save(2, state_of(2.0))
@@ -172,6 +176,60 @@ def test_where_no_checkpoint_is_whole_everything_stays(checkpoints, tmp_path):
     with pytest.raises(ValueError, match=r"(?s)no checkpoint can be resumed:.*everything is left"):
         checkpoints.restore_newest(state_of(0.0), make_mesh())
     assert steps_in(checkpoints.folder) == [4] and not (tmp_path / "damaged").exists()
+
+
+def tensorstore_says(cause):
+    """Raises what Orbax makes of an error that TensorStore met while it read."""
+
+    def fail(*args, **kwargs):
+        raise Exception("Encountered error while reading array index: (). See more") from cause
+
+    return fail
+
+
+DENIED = "PERMISSION_DENIED: Error reading \"a/0.0\": Permission denied [os_error_code='13']"
+ON_THE_DEVICE = "RESOURCE_EXHAUSTED: Out of memory allocating 4096 bytes"
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "message"),
+    [
+        (ValueError(DENIED), PermissionError, r"Permission denied\)?.*: '.*/2/retriever'"),
+        (OSError(errno.EMFILE, "Too many open files"), OSError, "Too many open files.*/2/retr"),
+        (OSError(errno.EIO, "Input/output error"), OSError, "Input/output error.*/2/retriever"),
+        (MemoryError("no room"), MemoryError, r"2/retriever: out of memory .*no room"),
+        (RuntimeError(ON_THE_DEVICE), MemoryError, r"2/retriever: out of memory .*4096 bytes"),
+    ],
+)
+def test_what_the_machine_refuses_is_no_damage(
+    checkpoints, tmp_path, monkeypatch, cause, kind, message
+):
+    for step in (1, 2):
+        save(checkpoints, step)
+    checkpoints.finish()
+    with monkeypatch.context() as patched:
+        fails = tensorstore_says(cause)
+        patched.setattr(orbax.checkpoint.StandardCheckpointHandler, "restore", fails)
+        with pytest.raises(kind, match=message) as caught:
+            checkpoints.restore_newest(state_of(0.0), make_mesh())
+    assert "os_error_code" not in str(caught.value) and "damaged" not in str(caught.value)
+    # Nothing is moved: once the machine lets it, the newest is resumed.
+    assert steps_in(checkpoints.folder) == [1, 2] and not (tmp_path / "damaged").exists()
+    assert checkpoints.restore_newest(state_of(0.0), make_mesh())[0] == 2
+
+
+def test_too_many_open_files_are_no_damage(checkpoints, monkeypatch):
+    """The description of the arrays is the first that is opened."""
+    save(checkpoints, 1)
+    checkpoints.finish()
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.EMFILE, "Too many open files", "_METADATA")
+
+    monkeypatch.setattr(orbax.checkpoint.StandardCheckpointHandler, "metadata", fail)
+    with pytest.raises(OSError, match="Too many open files.*/1/retriever") as caught:
+        checkpoints.restore_newest(state_of(0.0), make_mesh())
+    assert caught.value.errno == errno.EMFILE
 
 
 def test_the_average_is_the_retriever_and_the_rest_comes_back_too(checkpoints):

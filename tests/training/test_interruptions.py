@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 
 import vtr_jax.data.frame_store.store as store_module
-from vtr_jax.checkpoint import checkpoint_scores, checkpoint_steps
+from vtr_jax.checkpoint import checkpoint_scores, checkpoint_steps, load_retriever
 from vtr_jax.data.frame_store.store import DamagedStore
 from vtr_jax.lock import only_process
+from vtr_jax.training import stop_request
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.loop import train
 from vtr_jax.training.run import Run
 from vtr_jax.training.run_log import RunLog, read_log
 from vtr_jax.training.stop_request import Interrupted, stop_requests
+
+
+def last_words(process, seconds=60):
+    """What a process still says until it ends, which it must do in so many seconds."""
+    try:
+        return process.communicate(timeout=seconds)
+    finally:
+        process.kill()
 
 
 def test_sigterm_saves_and_exits_with_75(
@@ -31,7 +43,7 @@ def test_sigterm_saves_and_exits_with_75(
         while process.poll() is None and soak_kills.last_step(workdir) < 2:
             time.sleep(0.002)
         process.terminate()
-        out, errors = process.communicate()
+        out, errors = last_words(process)
     assert process.returncode == 75, errors[-3000:]
     assert "SIGTERM: saving behind the step that runs" in errors
     step = checkpoint_steps(workdir)[-1]
@@ -74,10 +86,86 @@ def test_sigterm_while_libraries_are_loaded_exits_with_75(train_command, tmp_pat
     ) as process:
         assert process.stdout.readline() == "loading\n"
         process.terminate()
-        _, errors = process.communicate()
+        _, errors = last_words(process)
     assert process.returncode == 75
     assert errors.startswith("SIGTERM: nothing was left to save; the same command goes on")
     assert not (tmp_path / "run").exists()
+
+
+def test_sigterm_while_the_other_processes_are_waited_for_exits_with_75(train_command, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    options = [f"--coordinator_address=127.0.0.1:{address[1]}", "--num_processes=2"]
+    command = [*train_command(tmp_path / "run"), *options, "--process_id=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for_a_server(process, address)
+            time.sleep(1)  # from there it is not far to the place where it waits for its partner
+            process.terminate()
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 75, errors[-3000:]
+    assert "SIGTERM: nothing was left to save" in errors
+
+
+def wait_for_a_server(process, address):
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"nobody listens at {address}")
+
+
+@pytest.fixture
+def exit_codes(monkeypatch):
+    """The codes with which this process would have ended."""
+    codes, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(stop_request.os, "_exit", codes.append)
+    yield codes
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_behind_a_run_is_no_reason_to_start_it_again(exit_codes, capfd):
+    stop_request.end_before_the_run()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert exit_codes == [75]
+    with pytest.raises(DamagedStore), stop_requests():
+        raise DamagedStore("not finished")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert exit_codes == [75, 75] and "nothing was left" in capfd.readouterr().err
+    with stop_requests():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert exit_codes == [75, 75, 0] and capfd.readouterr().err == ""
+
+
+def test_signals_are_obeyed_where_nobody_reads_what_they_say(monkeypatch):
+    def write(descriptor, text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stop_request.os, "write", write)
+    with stop_requests() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.reached(1)
+    with pytest.raises(Interrupted), stop_requests() as stop, stop.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_goes_on_when_nobody_reads_its_output(train_command, tiny_run, tmp_path, soak_kills):
+    workdir = tmp_path / "run"
+    with subprocess.Popen(
+        train_command(workdir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert "32 steps in all" in process.stdout.readline()
+        process.stdout.close()
+        process.stdout = None
+        _, errors = last_words(process, seconds=180)
+    assert process.returncode == 0, errors[-3000:]
+    told = "standard output: [Errno 32] Broken pipe; the run goes on without it\n"
+    assert errors.count(told) == errors.count("standard output") == 1
+    assert soak_kills.differences(workdir, tiny_run) == []
 
 
 def killed_in_its_evaluation(config, workdir, error=None):
@@ -155,6 +243,31 @@ def test_a_store_that_cannot_be_read_any_more(
     assert checkpoint_steps(workdir)[-1] not in (0, 8)
     train(tiny_config(), workdir)
     assert soak_kills.differences(workdir, tiny_run) == []
+
+
+def test_a_store_that_is_emptied_in_mid_run(tiny_config, tiny_store, tmp_path, monkeypatch):
+    """Its files are deleted, which an open one survives, or cut off, which is named."""
+    store = shutil.copytree(tiny_store, tmp_path / "store")
+    workdir, reads = tmp_path / "run", iter(range(10**6))
+    (shard,) = store.glob("*.tfrecord-*")
+    pread = os.pread
+
+    def meanwhile(descriptor, length, offset):
+        count = next(reads)
+        if count == 40:
+            shard.rename(tmp_path / "gone")
+        elif count == 120:
+            os.truncate(tmp_path / "gone", 0)
+        return pread(descriptor, length, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module.os, "pread", meanwhile)
+        with pytest.raises(DamagedStore, match=f"{shard}: record of clip 'train_.*' is damaged"):
+            train(tiny_config({"data.store": str(store)}), workdir)
+    assert checkpoint_steps(workdir)[0] == 8
+    assert load_retriever(workdir).config.recipe == "clip4clip"
+    with pytest.raises(DamagedStore, match=rf"1 of 1 record files are missing: {shard.name}"):
+        train(tiny_config({"data.store": str(store)}), workdir)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
 import types
 
@@ -14,10 +16,13 @@ from vtr_jax.checkpoint import load_retriever, read_description, write_retriever
 from vtr_jax.evaluation.command import EvaluationRequest, run_evaluation
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import init_retriever
+from vtr_jax.sharding import put_batch
 from vtr_jax.training.config import clip_of
 from vtr_jax.training.run import Run, make_optimizer, starting_retriever
+from vtr_jax.training.run_log import read_log
 from vtr_jax.training.run_record import RUN_FILE
 from vtr_jax.training.start import check_start
+from vtr_jax.training.step import BATCH_KEYS, compile_train_step
 
 # Nothing is compiled here but the drawing of parameters.
 
@@ -342,6 +347,25 @@ def test_a_run_goes_on_without_what_it_started_from(
     (tmp_path / "retriever.json").unlink()
     with pytest.raises(FileNotFoundError, match="retriever.json: lost, although there are check"):
         Run(tiny_config(changes), tmp_path)
+
+
+def test_a_run_goes_on_in_bfloat16(tiny_config, tiny_run, tmp_path, open_run, quickly_compiled):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "32")
+    run = open_run(tiny_config({"compute_dtype": "bfloat16"}), workdir)
+    assert run.resume() == (24, ["compute_dtype: 'bfloat16' now, 'float32' before"])
+    before = jax.device_get(run.state["params"])
+    step_fn = quickly_compiled(compile_train_step(run.settings, run.state, run.mesh))
+    with contextlib.closing(run.batches(24)) as batches:
+        batch = next(batches)
+    arrays = put_batch({name: batch[name] for name in BATCH_KEYS}, run.mesh)
+    after, metrics = step_fn(run.state, arrays, jax.random.key(0))
+    (told,) = (r["loss"] for r in read_log(tiny_run) if r.get("step") == 25 and "loss" in r)
+    # The same batch by the same parameters; products of eight bits, scaled up by 14.
+    assert float(metrics["loss"]) == pytest.approx(told, rel=0.1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after["params"])} == {np.dtype(np.float32)}
+    assert not equal(before, after["params"])
 
 
 def test_the_average_is_evaluated_and_written_as_the_retriever(tiny_config, tmp_path, open_run):

@@ -58,6 +58,25 @@ def test_validation_split(tiny_config, validation, name, clips):
     assert len(data.train.clips) == 16
 
 
+@pytest.mark.parametrize(
+    ("splits", "validation", "left"),
+    [
+        (("test", "val"), "val", "test"),
+        (("val",), "val", "val"),
+        (("val",), "none", "val"),
+        ((), "holdout", None),
+    ],
+)
+def test_what_is_left_to_evaluate_on(tiny_config, tiny_dataset, tmp_path, splits, validation, left):
+    lines = tiny_dataset.captions_file.read_text().splitlines(keepends=True)
+    kept = [line for line in lines[1:] if line.strip().endswith(("train", *splits))]
+    path = tmp_path / "captions.csv"
+    path.write_text("".join([lines[0], *kept]))
+    settings = {"data.annotations": str(path), "data.validation": validation}
+    data = load_run_data(tiny_config(settings | {"data.holdout_clips": 3}))
+    assert data.left_to_evaluate == left
+
+
 def test_holdout_takes_training_clips_away(tiny_config):
     settings = {"data.validation": "holdout", "data.holdout_clips": 6}
     data = load_run_data(tiny_config(settings))

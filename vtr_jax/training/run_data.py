@@ -27,7 +27,8 @@ class RunData:
 
     validation is None where nothing is evaluated during training. tokens: ids and mask of all
     captions of a split, int32 [C,L] each. skipped: clips that the store lacks, by split name.
-    warnings: what a person should know, one sentence each.
+    warnings: what a person should know, one sentence each. left_to_evaluate: the split that the
+    result can be evaluated on, test or else val; None where the annotations have neither.
     """
 
     store: Any
@@ -37,6 +38,7 @@ class RunData:
     validation_tokens: tuple[np.ndarray, np.ndarray] | None
     skipped: dict[str, list[str]]
     warnings: tuple[str, ...] = ()
+    left_to_evaluate: str | None = None
 
 
 def hold_out(train: Split, clips: int, seed: int) -> tuple[Split, Split]:
@@ -78,18 +80,32 @@ def _refuse_overlap(train: Split, validation: Split | None) -> None:
         )
 
 
-def _test_overlap(config: ConfigDict, train: Split, validation: Split | None) -> tuple[str, ...]:
+def _split_if_any(config: ConfigDict, name: str) -> Split | None:
+    """A split that nothing is trained on, None where it cannot be read: it need not be there."""
+    data = config.data
+    try:
+        return read_split(data.dataset, data.annotations, name, **data.options.to_dict())
+    except (ValueError, FileNotFoundError):
+        return None
+
+
+def _left_to_evaluate(config: ConfigDict, test: Split | None) -> str | None:
+    if test is not None:
+        return "test"
+    return "val" if _split_if_any(config, "val") is not None else None
+
+
+def _test_overlap(
+    config: ConfigDict, train: Split, validation: Split | None, test: Split | None
+) -> tuple[str, ...]:
     """Sentences about clips of the test split that training or selection sees.
 
     No reason to refuse: the run itself is sound, a score on those clips is not.
     """
-    data = config.data
-    try:
-        test = read_split(data.dataset, data.annotations, "test", **data.options.to_dict())
-    except (ValueError, FileNotFoundError):  # one's own data need not have one
+    if test is None:
         return ()
     seen = [(train, "trained on")]
-    if validation is not None and data.validation != "test":
+    if validation is not None and config.data.validation != "test":
         seen.append((validation, "selected by"))
     return tuple(
         f"WARNING: {len(common)} of the {len(test.clips)} clips of test are {use} as part of "
@@ -116,7 +132,9 @@ def load_run_data(config: ConfigDict) -> RunData:
             raise ValueError(f"data.{name}: give {meaning}: --config.data.{name}=PATH")
     train, validation = _read_splits(config)
     _refuse_overlap(train, validation)
-    warnings = _test_overlap(config, train, validation)
+    test = _split_if_any(config, "test")
+    warnings = _test_overlap(config, train, validation, test)
+    left = _left_to_evaluate(config, test)
     store = FrameStore.open(config.data.store)
     skipped: dict[str, list[str]] = {}
 
@@ -130,8 +148,8 @@ def load_run_data(config: ConfigDict) -> RunData:
     train = covered(train)
     train_tokens = tokenize(train.captions, config.data.max_words)
     if validation is None:
-        return RunData(store, train, None, train_tokens, None, skipped, warnings)
+        return RunData(store, train, None, train_tokens, None, skipped, warnings, left)
     validation = covered(validation)
     require_frames(store, validation)
     tokens = tokenize(validation.captions, config.data.max_words)
-    return RunData(store, train, validation, train_tokens, tokens, skipped, warnings)
+    return RunData(store, train, validation, train_tokens, tokens, skipped, warnings, left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import jax
 
@@ -55,17 +56,31 @@ def last_lines(run: Run, start: int) -> str:
     already = "already " if start == run.total_steps else ""
     return (
         f"{already}finished at step {run.total_steps}; {which} "
-        f"{run.workdir / CHECKPOINTS_FOLDER / str(step)}\nevaluate it with: {_evaluation(run)}"
+        f"{run.workdir / CHECKPOINTS_FOLDER / str(step)}\n{_how_to_evaluate(run)}"
     )
 
 
-def _evaluation(run: Run) -> str:
-    data = run.config.data
+def _how_to_evaluate(run: Run) -> str:
+    split, data = run.data.left_to_evaluate, run.config.data
+    if split is None:
+        others = _evaluation(run, {"annotations": "FILE", "store": "STORE"})
+        return (
+            f"nothing is left to evaluate it on: {data.annotations} has neither a split test nor "
+            f"val; on other videos: {others}"
+        )
     options = {
-        "checkpoint": run.workdir,
-        **({} if data.dataset == "table" else {"dataset": data.dataset}),
         "annotations": data.annotations,
         "store": data.store,
+        **({} if split == "test" else {"split": split}),
         **data.options.to_dict(),
     }
-    return shlex.join(["vtr", "evaluate", *(f"--{name}={each}" for name, each in options.items())])
+    return f"evaluate it with: {_evaluation(run, options)}"
+
+
+def _evaluation(run: Run, options: dict[str, Any]) -> str:
+    data = run.config.data
+    dataset = {} if data.dataset == "table" else {"dataset": data.dataset}
+    flags = ["--skip_missing"] if data.skip_missing else []
+    given = {"checkpoint": run.workdir, **dataset, **options}
+    words = [*(f"--{name}={each}" for name, each in given.items()), *flags]
+    return shlex.join(["vtr", "evaluate", *words])
