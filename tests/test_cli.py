@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -151,6 +152,23 @@ def test_a_full_output_is_named():
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     message = "vtr: standard output: [Errno 28] No space left on device\n"
     assert (done.returncode, done.stderr) == (1, message)
+
+
+def test_an_error_that_cannot_be_told_is_no_matter_of_the_output(monkeypatch, capsys):
+    def fail(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")  # of the standard error
+
+    class Ended(Exception):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(cli.os, "_exit", end)
+    with pytest.raises(Ended, match="1"):
+        cli._program(["evaluate"])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_unforeseen_errors_keep_their_traceback_and_end_in_one_line(monkeypatch, capsys):

@@ -16,7 +16,11 @@ from typing import Any, NoReturn
 
 from vtr_jax import __version__
 from vtr_jax.huge_pages import start_again_with_huge_pages
-from vtr_jax.training.stop_request import Interrupted, end_before_the_run
+from vtr_jax.training.stop_request import (
+    Interrupted,
+    end_before_the_run,
+    ended_while_it_waits,
+)
 
 Options = dict[str, Any]
 
@@ -136,7 +140,8 @@ def train(arguments: Sequence[str]) -> None:
     cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
     config = read_config(known.config, rest)
-    cluster.join(known, saves_when_stopped=True)
+    with ended_while_it_waits():
+        cluster.join(known, saves_when_stopped=True)
 
     from vtr_jax.training.loop import train as run_training
 
@@ -308,11 +313,10 @@ def _program(arguments: Sequence[str]) -> int:
         try:
             code = main(arguments)
         finally:
-            print(end="", flush=True)  # now, where a closed pipe can still be told
+            _flush_output()
     except BrokenPipeError:
         _leave_at_once(CODE_OF_A_CLOSED_PIPE)
-    except OSError as error:  # commands have told their own
-        print(f"vtr: standard output: {error}", file=sys.stderr)
+    except OSError:  # commands have told their own: it is the standard error that is full
         _leave_at_once(1)
     except Interrupted as stopped:
         if not _is_one_of_many():
@@ -321,6 +325,18 @@ def _program(arguments: Sequence[str]) -> int:
     if code == CODE_OF_CTRL_C:
         _leave_at_once(code)
     return code
+
+
+def _flush_output() -> None:
+    """Write what is left of the output now, where a closed pipe or a full disk can be told."""
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            print(f"vtr: standard output: {error}", file=sys.stderr)
+        _leave_at_once(1)
 
 
 def _is_one_of_many() -> bool:

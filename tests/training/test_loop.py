@@ -266,6 +266,53 @@ def test_speed_leaves_compilation_out(tiny_config, monkeypatch, capsys):
     assert measured.window(1, {"loss": 1.0})["clips_per_second"] == pytest.approx(8 / 6)
 
 
+def test_the_step_is_compiled_ahead_and_not_once_more(tiny_config, tmp_path, monkeypatch):
+    compiled, counts = [], []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    def stop(*arguments):
+        counts.append(len(compiled))
+        raise Stopped
+
+    monkeypatch.setattr(progress, "say", lambda text: counts.append(len(compiled)))
+    monkeypatch.setattr(progress.Progress, "add", stop)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with pytest.raises(Stopped):
+            train(tiny_config(), tmp_path / "run")
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    before, behind, run_once = counts
+    assert before < behind == run_once
+
+
+def test_the_first_step_runs_when_it_has_been_compiled(tiny_config, tmp_path, monkeypatch):
+    events = []
+
+    class Step:
+        """A jitted function that computes nothing."""
+
+        def trace(self, *arguments):
+            pytest.fail("not asked for")
+
+        def lower(self, *arguments):
+            return types.SimpleNamespace(compile=lambda: events.append("compile"))
+
+        def __call__(self, *arguments):
+            events.append("run")
+            raise Stopped
+
+    monkeypatch.setattr(loop, "compile_train_step", lambda *_: Step())
+    monkeypatch.setattr(progress, "say", lambda text: events.append(text.split(" in ")[0]))
+    with pytest.raises(Stopped):
+        train(tiny_config(), tmp_path / "run")
+    said = ["compiling the train step ...", "compile", "compiled the train step"]
+    assert events == [*said, "run"]
+
+
 def test_skipped_clips_are_told(tiny_config, tiny_dataset, tmp_path, monkeypatch, capsys):
     captions = tmp_path / "captions.csv"
     captions.write_text(

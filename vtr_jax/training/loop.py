@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ def _train_steps(
         batch = _next_batch(batches, run, progress, step)
         waited = time.perf_counter() - began
         arrays = put_batch({name: batch[name] for name in BATCH_KEYS}, run.mesh)
-        compiling = progress.compiling() if step == start + 1 else contextlib.nullcontext()
-        with compiling:
-            run.state, metrics = step_fn(run.state, arrays, jax.random.fold_in(seed_key, step))
+        arguments = (run.state, arrays, jax.random.fold_in(seed_key, step))
+        if step == start + 1:
+            with progress.compiling():
+                _compile(step_fn, arguments)
+        run.state, metrics = step_fn(*arguments)
         progress.add(step, metrics, waited)
         bar.update()
         run.checkpoints.record_finished()
@@ -66,6 +68,12 @@ def _train_steps(
             with progress.pause():
                 _save(run, progress, step)
     run.checkpoints.finish()
+
+
+def _compile(step_fn: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Compile a jitted step for these arguments; it finds that again when it is called."""
+    if isinstance(step_fn, jax.stages.Wrapped):
+        step_fn.lower(*arguments).compile()
 
 
 def _next_batch(

@@ -6,6 +6,8 @@ import collections
 import contextlib
 import dataclasses
 import math
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -134,7 +136,10 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Says that the step inside is compiled, and how long that took; it is not training."""
+        """Says that the step is compiled inside, and how long that took; it is not training.
+
+        Nothing is to be run inside: a device may be waited for there, for a whole step.
+        """
         say("compiling the train step ...")
         began = time.perf_counter()
         with self.pause():
@@ -153,12 +158,24 @@ class Progress:
 def say(text: str, stream: TextIO | None = None) -> None:
     """A line above the progress bar, at once also where the output is a file; one process's.
 
-    stream: where to, standard output if None.
+    stream: where to, standard output if None. Where it cannot be written any more (its reader is
+    gone, its disk is full), the run goes on without it: what matters is in its log, too.
     """
     if not is_first():
         return
-    with tqdm.external_write_mode():
-        print(text, flush=True, file=stream)
+    try:
+        with tqdm.external_write_mode():
+            print(text, flush=True, file=stream)
+    except OSError as error:
+        _go_on_without(stream or sys.stdout, error)
+
+
+def _go_on_without(stream: TextIO, error: OSError) -> None:
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+    name = "error" if stream is sys.stderr else "output"
+    with contextlib.suppress(OSError):
+        print(f"standard {name}: {error}; the run goes on without it", file=sys.stderr, flush=True)
 
 
 def _is_spike(metrics: Mapping[str, float]) -> bool:

@@ -41,12 +41,11 @@ class StopRequest:
 
     def interruption(self, step: int) -> Interrupted:
         """What to raise once everything up to a step is saved."""
-        from vtr_jax.cluster import is_first
+        from vtr_jax.training.progress import say
 
         number = self.signal or signal.SIGTERM
         done = f"saved after step {step}" if step else "before the first step"
-        if is_first():
-            print(f"{number.name}: {done}; {_GOES_ON}", flush=True)
+        say(f"{number.name}: {done}; {_GOES_ON}")
         return Interrupted(EXIT_CODES[number])
 
     @contextlib.contextmanager
@@ -71,23 +70,66 @@ def _many_processes() -> bool:
 
 
 def _interrupted(number: signal.Signals) -> Interrupted:
-    # print is not allowed in a signal's handler: it may have come in the middle of one.
-    os.write(2, f"{number.name}: nothing was left to save; {_GOES_ON}\n".encode())
+    _tell(f"{number.name}: nothing was left to save; {_GOES_ON}")
     return Interrupted(EXIT_CODES[number])
+
+
+def _tell(line: str) -> None:
+    # print is not allowed in a signal's handler: it may have come in the middle of one.
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        os.write(2, f"{line}\n".encode())
 
 
 def end_before_the_run() -> None:
     """Let SIGTERM end this process with the code of a run that has nothing to save.
 
-    For programs that will train, and only until then: to be called before anything is begun.
+    For programs that will train: to be called before anything is begun. Behind a run that came to
+    its end, SIGTERM ends the process with 0: a scheduler must not start the job again.
     """
+    signal.signal(signal.SIGTERM, _end_before_the_run)
 
-    def end(number: int, frame: FrameType | None) -> None:
-        del frame
-        # No exception: libraries that are being loaded would make others of it.
-        os._exit(_interrupted(signal.Signals(number)).code)
 
-    signal.signal(signal.SIGTERM, end)
+def _end_before_the_run(number: int, frame: FrameType | None) -> None:
+    del frame
+    # No exception: libraries that are being loaded would make others of it.
+    os._exit(_interrupted(signal.Signals(number)).code)
+
+
+def _end_behind_the_run(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def ended_while_it_waits() -> Iterator[None]:
+    """Inside, SIGTERM and SIGINT end the process though its main thread waits in a C function.
+
+    A handler in Python would have to wait for that function, but Python's own writes the number
+    into a file at once, and another thread reads it there. Only signals with a handler in Python
+    are read; whoever replaces that below Python, as JAX does when processes have joined, gets them
+    instead. Does nothing in a thread that is not the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    reader = threading.Thread(target=_end_when_told, args=(reading,), daemon=True)
+    reader.start()
+    before = signal.set_wakeup_fd(writing)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)  # the reader comes to the end of the file
+        reader.join()
+        os.close(reading)
+
+
+def _end_when_told(reading: int) -> None:
+    while number := os.read(reading, 1):
+        if number[0] in EXIT_CODES:
+            os._exit(_interrupted(signal.Signals(number[0])).code)
 
 
 @contextlib.contextmanager
@@ -110,12 +152,15 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(each, signal.SIG_DFL)
         if request.ends_at_once:
             raise _interrupted(request.signal)
-        os.write(2, f"{request.signal.name}: {_FIRST_WORDS}\n".encode())
+        _tell(f"{request.signal.name}: {_FIRST_WORDS}")
 
     for number in EXIT_CODES:
         signal.signal(number, note)
+    finished = False
     try:
         yield request
+        finished = True
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            ends = finished and handler is _end_before_the_run
+            signal.signal(number, _end_behind_the_run if ends else handler)
