@@ -74,8 +74,10 @@ def step_measurements(arguments: argparse.Namespace, init: Path) -> dict[str, An
     batch = jax.device_put(make_batch(arguments, resolution), batch_sharding(mesh))
     jitted = compile_train_step(step.settings, step.state, mesh)
     start = time.perf_counter()
-    run = jitted.lower(step.state, step.batch, step.key).compile()  # type: ignore[attr-defined]
+    run = jitted.lower(step.state, step.batch, step.key).compile()
     compile_seconds = time.perf_counter() - start
+    memory = run.memory_analysis()
+    assert memory is not None
     encode = jax.jit(
         lambda retriever, batch: (
             retriever.encode_text(batch["token_ids"], batch["token_mask"]).sentence,
@@ -99,7 +101,7 @@ def step_measurements(arguments: argparse.Namespace, init: Path) -> dict[str, An
             "seconds": 0.0,
             "compile_seconds": round(compile_seconds, 1),
             "model_flops": model_flops(config),
-            "temporary_gib": round(run.memory_analysis().temp_size_in_bytes / 2**30, 2),
+            "temporary_gib": round(memory.temp_size_in_bytes / 2**30, 2),
             "device": jax.devices()[0].device_kind,
         },
     }

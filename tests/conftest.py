@@ -7,6 +7,7 @@ import functools
 import gc
 import itertools
 import os
+import types
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,18 @@ def tiny_run(tmp_path_factory, tiny_config) -> Path:
     return workdir
 
 
+def compiled_already(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A training step that needs no compilation, with the method that asks for one."""
+    step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: None)  # type: ignore[attr-defined]
+    return step
+
+
+@pytest.fixture(scope="session")
+def as_step() -> Callable[..., Any]:
+    """Makes a plain function stand for the jitted step."""
+    return compiled_already
+
+
 @pytest.fixture(scope="session")
 def quickly_compiled() -> Callable[..., Any]:
     """Wraps a jitted function so that XLA optimises little: a quarter of the time to compile."""
@@ -243,6 +256,6 @@ def quickly_compiled() -> Callable[..., Any]:
                 compiled.append(jitted.lower(*arguments).compile(options))
             return compiled[0](*arguments)
 
-        return call
+        return compiled_already(call)
 
     return wrap

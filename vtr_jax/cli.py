@@ -384,7 +384,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"vtr {name}: interrupted", file=sys.stderr)
         return CODE_OF_CTRL_C
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads_on():
             raise
         print(f"vtr {name}: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from vtr_jax.training.run_log import read_log
 
 
 @pytest.fixture
-def train_with(tiny_config, tmp_path, monkeypatch, capsys):
+def train_with(tiny_config, tmp_path, monkeypatch, as_step, capsys):
     """Trains with a step that changes nothing and refuses some; returns what it printed."""
     monkeypatch.setattr(Run, "evaluate", lambda run: {})
 
@@ -30,7 +30,7 @@ def train_with(tiny_config, tmp_path, monkeypatch, capsys):
                 metrics |= refused[step]
             return state, {"refused": step in refused, "refused_in_all": len(in_all), **metrics}
 
-        monkeypatch.setattr(loop, "compile_train_step", lambda *_: fake_step)
+        monkeypatch.setattr(loop, "compile_train_step", lambda *_: as_step(fake_step))
         train(tiny_config({"log_every": 4, **changes}), tmp_path / "run")
         return capsys.readouterr().out
 

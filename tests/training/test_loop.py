@@ -192,7 +192,7 @@ def test_a_poisoned_state_stops_the_run_and_keeps_the_last_good_checkpoint(
 @pytest.mark.parametrize("name", ["loss", "gradient_norm", "parameter_norm"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_every_number_that_is_not_finite_is_noticed_before_it_is_saved(
-    tiny_config, tmp_path, monkeypatch, name, value
+    tiny_config, tmp_path, monkeypatch, as_step, name, value
 ):
     steps = iter(range(1, 100))
 
@@ -202,7 +202,7 @@ def test_every_number_that_is_not_finite_is_noticed_before_it_is_saved(
             metrics[name] = value
         return state, metrics
 
-    monkeypatch.setattr(loop, "compile_train_step", lambda *_: fake_step)
+    monkeypatch.setattr(loop, "compile_train_step", lambda *_: as_step(fake_step))
     monkeypatch.setattr(Run, "evaluate", lambda run: {})
     with pytest.raises(DivergedError, match=f"step 3: .*{name} {value}.*; none was saved before"):
         train(tiny_config({"log_every": 100}), tmp_path / "run")
@@ -294,9 +294,6 @@ def test_the_first_step_runs_when_it_has_been_compiled(tiny_config, tmp_path, mo
 
     class Step:
         """A jitted function that computes nothing."""
-
-        def trace(self, *arguments):
-            pytest.fail("not asked for")
 
         def lower(self, *arguments):
             return types.SimpleNamespace(compile=lambda: events.append("compile"))

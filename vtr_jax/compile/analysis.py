@@ -182,7 +182,7 @@ def compile_step(config: ConfigDict, devices: Sequence[jax.Device]) -> StepRepor
     )
     started = time.perf_counter()
     jitted = compile_train_step(step.settings, step.state, mesh)
-    lowered = jitted.lower(step.state, step.batch, step.key)  # type: ignore[attr-defined]
+    lowered = jitted.lower(step.state, step.batch, step.key)
     try:
         compiled = lowered.compile()
     except Exception as error:  # jaxlib raises its own kind, without a class for this case

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def _train_steps(
         arguments = (run.state, arrays, jax.random.fold_in(seed_key, step))
         if step == start + 1:
             with progress.compiling():
-                _compile(step_fn, arguments)
+                step_fn.lower(*arguments).compile()  # found again when it is called
         run.state, metrics = step_fn(*arguments)
         progress.add(step, metrics, waited)
         bar.update()
@@ -68,12 +68,6 @@ def _train_steps(
             with progress.pause():
                 _save(run, progress, step)
     run.checkpoints.finish()
-
-
-def _compile(step_fn: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Compile a jitted step for these arguments; it finds that again when it is called."""
-    if isinstance(step_fn, jax.stages.Wrapped):
-        step_fn.lower(*arguments).compile()
 
 
 def _next_batch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -179,7 +179,7 @@ def _norms(name: str, components: Mapping[str, Any]) -> dict[str, Array]:
 
 def compile_train_step(
     settings: StepSettings, train_state: TrainState, mesh: Mesh
-) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
+) -> jax.stages.Wrapped:
     """The jitted step: state is donated and stays where it lies, batches are split.
 
     train_state: concrete or abstract, for the placement of every leaf.
