@@ -16,6 +16,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from vtr_jax.models.clip import clip_config
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import abstract_retriever
 from vtr_jax.models.runtime import Runtime
@@ -30,7 +31,6 @@ from vtr_jax.sharding import (
     put_batch,
     shardings,
 )
-from vtr_jax.training.optimizer import path_name
 
 MESH_SCRIPT = Path(__file__).parent / "training" / "mesh_script.py"
 

@@ -27,6 +27,7 @@ from vtr_jax.checksums import DamagedFiles, directory_checksums, verify_checksum
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime, check_compute_device
@@ -295,10 +296,7 @@ def weights_folder(directory: str | os.PathLike[str], step: int | None = None) -
 
 def _shapes_by_path(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
+    return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:

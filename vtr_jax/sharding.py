@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vtr_jax.cluster import to_host
+from vtr_jax.models.parameter_paths import path_name
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -134,10 +135,7 @@ def left_whole(params: Any, mesh: Mesh | AbstractMesh) -> list[str]:
 
     params: a (possibly abstract) tree. Those named lie whole on every device of that axis.
     """
-    leaves = [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    leaves = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     sentences = []
     for axis in ("fsdp", "tensor"):
         if mesh.shape[axis] == 1:
@@ -164,7 +162,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     """The placement of every leaf of a (possibly abstract) tree, as a tree of NamedSharding."""
 
     def of_leaf(path: Any, leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = path_name(path)
         return placement(name, tuple(leaf.shape), mesh)
 
     return jax.tree_util.tree_map_with_path(of_leaf, tree)
@@ -214,7 +212,7 @@ def gathered(module: Any, name: str, dtype: np.dtype) -> Any:
         return module
 
     def of_leaf(path: Any, leaf: Any) -> Any:
-        inside = jax.tree_util.keystr(path, simple=True, separator="/")
+        inside = path_name(path)
         parameter = f"{name}/{inside}".removesuffix("/value")  # an nnx.Param is a node of its own
         split = placement(parameter, leaf.shape, mesh).spec
         if "fsdp" not in split:

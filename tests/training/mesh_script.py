@@ -23,11 +23,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import AXES, make_mesh, placement, put_batch
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.command import read_config
-from vtr_jax.training.optimizer import path_name, warmup_cosine
+from vtr_jax.training.optimizer import warmup_cosine
 from vtr_jax.training.run import make_optimizer, starting_retriever
 from vtr_jax.training.step import StepSettings, compile_train_step, initial_train_state
 

@@ -28,12 +28,12 @@ import optax
 from vtr_jax.collectives import KINDS, collective_totals, collectives
 from vtr_jax.hlo import read_program
 from vtr_jax.models.clip import clip_config
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import Retriever, init_retriever
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.sharding import AXES, local_mesh, make_mesh, placement, put_batch
 from vtr_jax.training.guard import refusable
-from vtr_jax.training.optimizer import path_name
 from vtr_jax.training.step import StepSettings, compile_train_step, initial_train_state
 
 MESHES = {"data": (8, 1, 1), "fsdp": (2, 4, 1), "all": (2, 2, 2)}

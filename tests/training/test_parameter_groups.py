@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from vtr_jax.models.clip import clip_config
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import abstract_retriever
 from vtr_jax.training.optimizer import (
@@ -16,7 +17,6 @@ from vtr_jax.training.optimizer import (
     adamw,
     bert_adam,
     clip_by_global_norm,
-    path_name,
     warmup_cosine,
 )
 from vtr_jax.training.parameter_groups import (

@@ -11,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.retriever import init_retriever
 from vtr_jax.sharding import make_mesh, put_batch, shardings
 from vtr_jax.training.config import runtime_of
 from vtr_jax.training.guard import refusable
-from vtr_jax.training.optimizer import path_name, warmup_cosine
+from vtr_jax.training.optimizer import warmup_cosine
 from vtr_jax.training.run import starting_retriever, step_settings
 from vtr_jax.training.step import (
     BATCH_KEYS,

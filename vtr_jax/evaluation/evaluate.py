@@ -19,6 +19,7 @@ from vtr_jax.evaluation.normalisation import NORMALISATIONS, count_both_ways
 from vtr_jax.evaluation.protocol import ProtocolCard
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, EmclScoring, Scoring
 from vtr_jax.evaluation.similarity import SimilarityTiles
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import process_rows
 from vtr_jax.versions import software_versions
@@ -86,7 +87,7 @@ def retriever_sha256(retriever: Retriever) -> str:
     digest = hashlib.sha256()
     tree = {"params": retriever.params, "state": retriever.state}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        digest.update(jax.tree_util.keystr(path, simple=True, separator="/").encode())
+        digest.update(path_name(path).encode())
         digest.update(np.ascontiguousarray(to_host(leaf), np.float32).tobytes())
     return digest.hexdigest()
 

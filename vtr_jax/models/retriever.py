@@ -30,6 +30,7 @@ from vtr_jax.models.features import (
     check_tokens,
 )
 from vtr_jax.models.module_spec import ModuleSpec, Params
+from vtr_jax.models.parameter_paths import hold
 from vtr_jax.models.recipes import Recipe, RetrieverConfig, recipe_named
 from vtr_jax.models.recipes.recipe import OptionValue, Parts, Picks, bind_modules
 from vtr_jax.models.runtime import Runtime
@@ -106,7 +107,7 @@ class Retriever:
         check_frames(frames, frame_mask, self.config.clip.vision.image_resolution)
         spec = self.recipe.vision_tower(self.config, self.runtime)
         keep = self.recipe.keeps_patches(self.config)
-        params = _frozen(self.params, self.recipe.frozen(self.config))["visual"]
+        params = hold(self.params, self.recipe.frozen(self.config))["visual"]
         return _run_vision(spec, keep, params, frames, jnp.asarray(frame_mask))
 
     def aggregate(self, vision: VisionFeatures, frame_mask: ArrayLike) -> VideoFeatures:
@@ -210,16 +211,6 @@ def abstract_retriever(config: RetrieverConfig, runtime: Runtime | None = None) 
     params["logit_scale"] = jax.ShapeDtypeStruct((), jnp.float32)
     state = jax.eval_shape(lambda: initial_state(config, jax.random.key(0)))
     return Retriever(params, state, config, runtime)
-
-
-def _frozen(params: Params, paths: tuple[str, ...]) -> Params:
-    """The same params; no gradient reaches the leaves at these paths."""
-
-    def stop(path: Any, leaf: Any) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return jax.lax.stop_gradient(leaf) if name in paths else leaf
-
-    return jax.tree_util.tree_map_with_path(stop, params) if paths else params
 
 
 def normalised_frames(frames: Array, mask_bf: Array) -> Array:

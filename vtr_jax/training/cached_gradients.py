@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from vtr_jax.models.features import TextFeatures, VisionFeatures
+from vtr_jax.models.parameter_paths import hold
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.models.runtime import Runtime
 from vtr_jax.training.micro_batches import joined, split
-from vtr_jax.training.parameter_groups import hold
 
 TOWERS = ("visual", "text")
 TowerOutputs = tuple[Array, Array, VisionFeatures]  # sentences, tokens, what frames gave

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.training.guard import chosen
 
 Schedule = Callable[[Array], Array]
@@ -71,11 +72,6 @@ def warmup_cosine(total_steps: float, warmup_proportion: float) -> Schedule:
         return jnp.where(progress < warmup_proportion, progress / warmup_proportion, cosine)
 
     return factor
-
-
-def path_name(path: Any) -> str:
-    """A key path as slash-separated text."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def is_stacked(path: str) -> bool:

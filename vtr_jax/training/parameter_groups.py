@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import optax
 
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
-from vtr_jax.training.optimizer import Group, GroupOf, is_stacked, path_name
+from vtr_jax.training.optimizer import Group, GroupOf, is_stacked
 
 TOWER_COMPONENTS = ("visual", "text", "logit_scale")
 
@@ -126,15 +127,6 @@ def frozen_names(mask: Any) -> frozenset[str]:
     """Names of the wholly frozen parameters of a trainable_mask."""
     leaves = jax.tree_util.tree_leaves_with_path(mask)
     return frozenset(path_name(path) for path, trained in leaves if trained is False)
-
-
-def hold(params: Any, frozen: frozenset[str]) -> Any:
-    """The params, of which the frozen ones get no gradient: it is not computed, nor exchanged."""
-
-    def of_leaf(path: Any, leaf: Any) -> Any:
-        return jax.lax.stop_gradient(leaf) if path_name(path) in frozen else leaf
-
-    return jax.tree_util.tree_map_with_path(of_leaf, params)
 
 
 def freeze(

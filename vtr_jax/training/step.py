@@ -14,6 +14,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vtr_jax.models.parameter_paths import hold
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.models.runtime import Runtime
@@ -21,7 +22,6 @@ from vtr_jax.sharding import batch_sharding, on_mesh, put_tree, shardings
 from vtr_jax.training.accumulation import ValueAndGrad, accumulated, scalar_terms
 from vtr_jax.training.cached_gradients import cached_value_and_grad
 from vtr_jax.training.guard import chosen, initial_guard, judge
-from vtr_jax.training.parameter_groups import hold
 
 TrainState = dict[str, Any]
 Batch = Mapping[str, Array]

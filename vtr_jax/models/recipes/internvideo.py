@@ -30,6 +30,7 @@ from vtr_jax.models.interactions.token_wise import (
     WeightedVectors,
 )
 from vtr_jax.models.module_spec import ModuleSpec
+from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes.recipe import (
     Options,
     Parts,
@@ -220,10 +221,7 @@ def _unused(config: RetrieverConfig) -> tuple[str, ...]:
     if config.option("interaction") == "wti":
         temporal = _vision_tower(config, Runtime()).abstract()["temporal"]
         leaves = jax.tree_util.tree_leaves_with_path(temporal)
-        paths += [
-            "visual/temporal/" + jax.tree_util.keystr(path, simple=True, separator="/")
-            for path, _ in leaves
-        ]
+        paths += ["visual/temporal/" + path_name(path) for path, _ in leaves]
     return tuple(paths)
 
 
