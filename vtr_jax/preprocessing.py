@@ -6,18 +6,19 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
+from vtr_jax.data.resize import BLACK, Color, Resize
+from vtr_jax.data.tokenizer_file import TOKENIZER_FILE, TokenizerFile
+from vtr_jax.files import write_atomically
 
 CLIP_TOKENIZER = "clip"
-RESIZE_MODES = ("shortest", "squash", "longest")
-INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-CROP_OFFSETS = ("round", "down")
 _FRAME_CHOICES = (0, 1, 2)
-_LEAST = {"max_words": 3, "resolution": 1, "max_frames": 1}
+_LEAST = {"max_words": 3, "max_frames": 1}
 
 
 class PixelScale(NamedTuple):
@@ -36,16 +37,11 @@ class Preprocessing:
     """Settings that turn a video or a caption into tower input; hashable.
 
     Attributes:
-        tokenizer: "clip".
+        tokenizer: "clip", or the tokenizer of a tokenizer.json, equal by the file's sha256.
         max_words: tokens per caption, start and end of text included.
         resolution: side of the square frames that the vision tower reads, pixels.
-        resize_mode: "shortest" resizes the shorter side and crops the center, "squash" resizes
-            both sides and ignores the aspect ratio, "longest" resizes the longer side and pads.
-        resized_side: pixels of the resized side before the crop; None: the resolution.
-        interpolation: Pillow's name of the resampling filter.
-        fill_color: RGB pixel values of the padding, 0-255.
-        crop_offset: rounding of the crop's offset: "round" (half to even, as torchvision and
-            OpenAI) or "down" (as Hugging Face).
+        resize_mode, interpolation, resized_side, fill_color, crop_offset: how pictures become
+            squares, see Resize.
         rescale: factor from pixel values to the range of `mean`.
         mean, std: per channel (RGB), subtracted and divided after `rescale`.
         frame_rule, framerate, num_frames: how frames are sampled, as `vtr prepare`.
@@ -57,13 +53,13 @@ class Preprocessing:
         ValueError: a value is out of its range; the message names it.
     """
 
-    tokenizer: str = CLIP_TOKENIZER
+    tokenizer: str | TokenizerFile = CLIP_TOKENIZER
     max_words: int = 32
     resolution: int = 224
     resize_mode: str = "shortest"
     resized_side: int | None = None
     interpolation: str = "bicubic"
-    fill_color: tuple[int, int, int] = (0, 0, 0)
+    fill_color: Color = BLACK
     crop_offset: str = "round"
     rescale: float = 1 / 255
     mean: tuple[float, float, float] = tuple(PIXEL_MEAN.tolist())  # type: ignore[assignment]
@@ -80,17 +76,15 @@ class Preprocessing:
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         for name, least in _LEAST.items():
             _check_whole(name, getattr(self, name), least)
-        for name in ("resized_side", "num_frames"):
-            if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), 1)
-        for name, choices in (
-            ("resize_mode", RESIZE_MODES),
-            ("interpolation", INTERPOLATIONS),
-            ("crop_offset", CROP_OFFSETS),
-            ("slice_framepos", _FRAME_CHOICES),
-            ("frame_order", _FRAME_CHOICES),
-        ):
-            _check_choice(name, getattr(self, name), choices)
+        if self.num_frames is not None:
+            _check_whole("num_frames", self.num_frames, 1)
+        for name in ("slice_framepos", "frame_order"):
+            _check_choice(name, getattr(self, name), _FRAME_CHOICES)
+        if self.tokenizer != CLIP_TOKENIZER and not isinstance(self.tokenizer, TokenizerFile):
+            raise ValueError(
+                f"tokenizer: expected 'clip' or a TokenizerFile, got {self.tokenizer!r}"
+            )
+        _ = self.resize  # checks its settings
         _check_positive("rescale", self.rescale)
         for deviation in self.std:
             _check_positive("std", deviation)
@@ -106,22 +100,42 @@ class Preprocessing:
         """The arrays that turn pixels into tower input."""
         return _pixel_scale(self.rescale, self.mean, self.std)
 
+    @property
+    def resize(self) -> Resize:
+        """How pictures become squares."""
+        return Resize(
+            self.resolution,
+            self.resize_mode,
+            self.interpolation,
+            self.resized_side,
+            self.fill_color,
+            self.crop_offset,
+        )
+
     def replace(self, **changes: Any) -> Preprocessing:
         """Return a copy with some settings changed; raises ValueError as the class."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.tokenizer, TokenizerFile):
+            values["tokenizer"] = self.tokenizer.to_json()
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
+            for name, value in values.items()
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+    def from_json(cls, values: Mapping[str, Any], directory: Path | None = None) -> Preprocessing:
         """Return the settings that `to_json` wrote.
 
+        Args:
+            values: the JSON object.
+            directory: where a tokenizer.json of these settings is stored.
+
         Raises:
+            FileNotFoundError: the tokenizer.json is missing.
             ValueError: a value is out of its range, or a name is unknown (for example because a
                 newer version wrote it).
         """
@@ -131,12 +145,18 @@ class Preprocessing:
             raise ValueError(
                 f"preprocessing: unknown settings {', '.join(unknown)}; upgrade vtr_jax"
             )
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        if isinstance(plain.get("tokenizer"), Mapping):
+            plain["tokenizer"] = TokenizerFile.from_json(plain["tokenizer"], directory)
+        return cls(**plain)
+
+    def write_tokenizer(self, directory: Path) -> None:
+        """Write the tokenizer.json of these settings, if they have one, into a directory."""
+        if isinstance(self.tokenizer, TokenizerFile):
+            write_atomically(directory / TOKENIZER_FILE, self.tokenizer.content)
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from vtr_jax.data.decode import StatedLength, UnreadableVideo, frames_at, stated_length
 from vtr_jax.data.frame_choice import (
@@ -19,6 +18,7 @@ from vtr_jax.data.frame_choice import (
     slice_positions,
 )
 from vtr_jax.data.frame_rules import Sampling
+from vtr_jax.data.resize import Resize, resize_and_crop, resize_picture
 from vtr_jax.data.sampling import chosen_indices, nothing_decoded
 
 __all__ = [
@@ -108,6 +108,7 @@ def read_video(
     slice_framepos: int = UNIFORM,
     frame_order: int = 0,
     resolution: int = 224,
+    resize: Resize | None = None,
     rng: np.random.Generator | None = None,
     thread_type: str = "AUTO",
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -125,6 +126,8 @@ def read_video(
         slice_framepos: which of too many frames: 0 first, 1 last, 2 evenly spaced.
         frame_order: 0 as shown, 1 reversed, 2 shuffled by `rng`.
         resolution: R, the side of the square frames, pixels.
+        resize: how pictures become squares; None = shorter side to `resolution`, bicubic, middle
+            square. Its own resolution replaces `resolution`.
         rng: needed by `frame_order` 2.
         thread_type: how PyAV decodes: "AUTO", "FRAME", "SLICE" or "NONE" (one thread).
 
@@ -136,6 +139,7 @@ def read_video(
         ValueError: an option is out of its range.
     """
     _check_resolution(resolution)
+    resize = resize or Resize(resolution)
     # Wrong options are refused before anything is decoded.
     order_frames(slice_positions(0, max_frames, slice_framepos), frame_order, rng)
     _, indices = _chosen_indices(path, framerate, start, end)
@@ -143,7 +147,7 @@ def read_video(
     def pictures(of: list[int]) -> list[np.ndarray]:
         kept = [of[place] for place in slice_positions(len(of), max_frames, slice_framepos)]
         decoded = frames_at(path, kept, thread_type)
-        return [resize_and_crop(image, resolution) for _, image in decoded]
+        return [resize_picture(image, resize) for _, image in decoded]
 
     images = pictures(indices)
     if len(images) < min(len(indices), max_frames):
@@ -151,52 +155,9 @@ def read_video(
         images = pictures([index for index, _ in frames_at(path, indices, thread_type)])
     if not images:
         raise nothing_decoded(path, indices[0])
-    frames = np.zeros((max_frames, resolution, resolution, 3), np.uint8)
+    frames = np.zeros((max_frames, resize.resolution, resize.resolution, 3), np.uint8)
     frames[: len(images)] = np.stack(images)[order_frames(np.arange(len(images)), frame_order, rng)]
     return frames, (np.arange(max_frames) < len(images)).astype(np.int32)
-
-
-def resize_and_crop(image: np.ndarray, resolution: int) -> np.ndarray:
-    """Resize the shorter side to `resolution` (Pillow's bicubic) and cut out the middle square.
-
-    The longer side is cut down to a whole pixel and the crop's offset is rounded half to even, as
-    CLIP's own preprocessing does.
-
-    Args:
-        image: uint8 [H, W, 3].
-        resolution: R, pixels.
-
-    Returns:
-        uint8 [R, R, 3].
-
-    Raises:
-        ValueError: `image` is no 8-bit picture with three channels, or `resolution` is below 1.
-    """
-    _check_resolution(resolution)
-    image = resize_short_side(image, resolution)
-    top, left = (round((side - resolution) / 2) for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + resolution, left : left + resolution])
-
-
-def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize the shorter side to `short_side` (Pillow's bicubic), the longer one in proportion.
-
-    Args:
-        image: uint8 [H, W, 3].
-        short_side: pixels.
-
-    Raises:
-        ValueError: `image` is no 8-bit picture with three channels.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
-    height, width = image.shape[:2]
-    short = min(height, width)
-    if short == short_side:
-        return image
-    width, height = (short_side * side // short for side in (width, height))
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _chosen_indices(
