@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,30 @@ from vtr_jax.data.tokenizer_file import TOKENIZER_FILE, TokenizerFile
 from vtr_jax.files import write_atomically
 
 CLIP_TOKENIZER = "clip"
+# Settings that are choices of an experiment, not properties of the weights.
+PROTOCOL_SETTINGS = (
+    "max_words",
+    "frame_rule",
+    "framerate",
+    "num_frames",
+    "max_frames",
+    "slice_framepos",
+    "frame_order",
+)
+# Options of conversion by the setting of Preprocessing that they decide.
+PREPROCESSING_OPTIONS = {
+    "tokenizer": "tokenizer",
+    "image_mean": "mean",
+    "image_std": "std",
+    "rescale": "rescale",
+    "resize_mode": "resize_mode",
+    "resized_side": "resized_side",
+    "interpolation": "interpolation",
+    "fill_color": "fill_color",
+    "crop_offset": "crop_offset",
+    **{name: name for name in PROTOCOL_SETTINGS},
+}
+_PROTOCOL_PREFIX = "protocol: "
 _FRAME_CHOICES = (0, 1, 2)
 _LEAST = {"max_words": 3, "max_frames": 1}
 
@@ -157,6 +181,26 @@ class Preprocessing:
         """Write the tokenizer.json of these settings, if they have one, into a directory."""
         if isinstance(self.tokenizer, TokenizerFile):
             write_atomically(directory / TOKENIZER_FILE, self.tokenizer.content)
+
+
+def protocol_assumption(preprocessing: Preprocessing, known: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each protocol setting that is not among the known ones."""
+    if "max_words" not in known:
+        yield (
+            f"{_PROTOCOL_PREFIX}{preprocessing.max_words} tokens per caption, as the published "
+            "programs (or: --max_words=N)"
+        )
+    if not {"max_frames", "framerate", "frame_rule"} <= set(known):
+        yield (
+            f"{_PROTOCOL_PREFIX}{preprocessing.max_frames} frames per clip, "
+            f"{preprocessing.framerate} per second by the rule {preprocessing.frame_rule}, evenly "
+            "spaced, as CLIP4Clip (or: --max_frames=N --framerate=N --frame_rule=NAME)"
+        )
+
+
+def without_protocol(assumed: Iterable[str]) -> tuple[str, ...]:
+    """Return assumptions without those on protocol settings, which training replaces."""
+    return tuple(sentence for sentence in assumed if not sentence.startswith(_PROTOCOL_PREFIX))
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vtr_jax.convert.sizes import HEAD_WIDTHS
 from vtr_jax.models.clip import TextConfig
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.recipes.clip4clip import CROSS_HEADS
+from vtr_jax.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,36 @@ class ConversionReport:
             f"joint    width {text.embed_dim}; {self.parameters:,} parameters",
             f"rules    activation {vision.activation}, LayerNorm epsilon {vision.layer_norm_eps}, "
             f"{_pooling(text)}",
+            f"frames   {_frames(self.config.preprocessing)}",
+            f"pixels   {_pixels(self.config.preprocessing)}",
+            f"captions tokenizer {self.config.preprocessing.tokenizer}, at most "
+            f"{self.config.preprocessing.max_words} tokens",
             *(f"note     {note}" for note in self.notes),
-            *(f"assumed  {assumption}" for assumption in self.assumed),
+            *_headed("assumed", self.assumed),
         ]
         return "\n".join(lines)
+
+
+def _headed(heading: str, sentences: Sequence[str]) -> Iterator[str]:
+    """Yield sentences under one heading, the first on its line."""
+    for position, sentence in enumerate(sentences):
+        yield f"{'' if position else heading:<9}{sentence}"
+
+
+def _frames(preprocessing: Preprocessing) -> str:
+    return (
+        f"rule {preprocessing.frame_rule}, {preprocessing.framerate} per second, at most "
+        f"{preprocessing.max_frames}; resized {preprocessing.resize}"
+    )
+
+
+def _pixels(preprocessing: Preprocessing) -> str:
+    scale = "1/255" if preprocessing.rescale == 1 / 255 else f"{preprocessing.rescale:g}"
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return f"scaled by {scale}, mean {mean}, deviation {std}"
 
 
 def _pooling(text: TextConfig) -> str:
@@ -74,7 +101,7 @@ def assumptions(config: RetrieverConfig, known: Mapping[str, Any]) -> tuple[str,
         "end_of_text_rule": f"{_pooling(text)}, as OpenAI's models (or: --end_of_text_id=N)",
     }
     unknown = [guess for name, guess in guesses.items() if known.get(name) is None]
-    return (*unknown, *_recipe_guesses(config))
+    return (*unknown, *_recipe_guesses(config), *config.assumed)
 
 
 def _recipe_guesses(config: RetrieverConfig) -> Iterator[str]:

@@ -8,6 +8,7 @@ convert_checkpoint("best.pth", "drl", recipe=None)  # told by the names in the f
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from vtr_jax.convert.merge import is_internvideo
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import params_from_original
 from vtr_jax.convert.open_clip import plain_names
+from vtr_jax.convert.preprocessing_facts import with_file_settings, with_protocol
 from vtr_jax.convert.recognise import Recognised, recognise
 from vtr_jax.convert.safetensors_file import is_safetensors, read_metadata
 from vtr_jax.convert.sizes import TOWER_OPTIONS, split_options
@@ -85,6 +87,7 @@ def _read(
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     config = config_of_state_dict(tensors, recipe, what, **options)
+    config = with_file_settings(config, file, options)
     tensors, notes = put_together(tensors, config, loading, seed)
     abstract = abstract_retriever(config).params
     try:
@@ -175,11 +178,14 @@ def convert_checkpoint(
     if _is_bare_clip(file, recipe):
         clip, loaded = _read(file, "clip", towers, loading, seed)
         retriever = initialise_from_clip(clip, recipe, jax.random.key(seed), own)
+        config = with_protocol(retriever.config, given)
+        retriever = dataclasses.replace(retriever, config=config)
         notes = (*notes, f"CLIP weights start a {recipe}; what they lack is drawn from seed {seed}")
     else:
         retriever, loaded = _read(file, recipe, {**towers, **own}, loading, seed)
     report = _report(file, retriever, towers, (*notes, *loaded))
+    config = dataclasses.replace(retriever.config, assumed=report.assumed)
     write_retriever(
-        directory, retriever.config, retriever.params, state=retriever.state, facts=report.facts()
+        directory, config, retriever.params, state=retriever.state, facts=report.facts()
     )
     return report
