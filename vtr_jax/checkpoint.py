@@ -25,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.checksums import DamagedFiles, directory_checksums, verify_checksums
+from vtr_jax.finite import nonfinite_counts, nonfinite_message
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
@@ -442,14 +443,16 @@ def load_retriever(
     *,
     compute_dtype: str = "float32",
     step: int | None = None,
+    allow_nonfinite: bool = False,
 ) -> Retriever:
     """Load a retriever directory that convert or train wrote.
 
     mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
     parameters are float32 either way; "float16" on accelerators alone. step: which checkpoint of a
     training run, None for the best. Files are compared with their recorded sha256 first, which
-    takes one to three seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is
-    missing, damaged or does not fit, OSError or MemoryError where whole files cannot be read.
+    takes one to three seconds a gigabyte. allow_nonfinite: accept weights that are NaN or infinite.
+    Raises FileNotFoundError or ValueError naming what is missing, damaged, not finite or does not
+    fit, OSError or MemoryError where whole files cannot be read.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
     mesh = mesh or make_mesh()
@@ -470,4 +473,6 @@ def load_retriever(
         with _copying_again_helps():
             verify_checksums(path, description.get("sha256", {}))
             restored = restore_tree(folder, target)
+    if not allow_nonfinite and (nonfinite := nonfinite_counts(restored["params"])):
+        raise ValueError(nonfinite_message(str(folder), nonfinite))
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

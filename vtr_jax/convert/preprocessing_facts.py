@@ -70,7 +70,11 @@ def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_file_settings(
-    config: RetrieverConfig, file: CheckpointFile, given: Mapping[str, Any]
+    config: RetrieverConfig,
+    file: CheckpointFile,
+    given: Mapping[str, Any],
+    image_resolution: int | None = None,
+    written: Mapping[str, Any] | None = None,
 ) -> RetrieverConfig:
     """Return the config with the preprocessing of a checkpoint's files and of options.
 
@@ -80,7 +84,10 @@ def with_file_settings(
     contradict a file.
     """
     stated = given_settings(given)
-    read = _file_settings(file, config.clip, stated.get("tokenizer"))
+    if written is not None:
+        read = _written_settings(written, config.clip, file.path)
+    else:
+        read = _file_settings(file, config.clip, stated.get("tokenizer"), image_resolution)
     for name, value in stated.items():
         if name in read and not _equal(read[name], value):
             option = next(
@@ -115,10 +122,37 @@ def with_protocol(config: RetrieverConfig, given: Mapping[str, Any]) -> Retrieve
     return dataclasses.replace(config, preprocessing=preprocessing, assumed=assumed)
 
 
-def _file_settings(file: CheckpointFile, clip: ClipConfig, tokenizer: Any) -> dict[str, Any]:
-    """Return what the files of a checkpoint state; {} for a weight file on its own."""
-    folder = file.path if file.path.is_dir() else file.path.parent
+def _written_settings(written: Mapping[str, Any], clip: ClipConfig, path: Path) -> dict[str, Any]:
+    """Return the settings in the metadata of a file that vtr_jax wrote."""
+    try:
+        stored = Preprocessing.from_json(written, path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata: {error}") from error
+    values = {field.name: getattr(stored, field.name) for field in dataclasses.fields(stored)}
+    return {**values, "resolution": clip.vision.image_resolution}
+
+
+def _native_resolution(file: CheckpointFile, clip: ClipConfig, forced: int | None) -> int:
+    """Return the resolution that the configuration is about, before any --image_resolution."""
     resolution = clip.vision.image_resolution
+    if forced is None or file.config is None:
+        return resolution
+    model = file.config.get("model_cfg") or {}
+    vision = model.get("vision_cfg") or file.config.get("vision_config") or {}
+    size = vision.get("image_size", resolution)
+    size = size[0] if isinstance(size, list) else size
+    return size if isinstance(size, int) else resolution
+
+
+def _file_settings(
+    file: CheckpointFile, clip: ClipConfig, tokenizer: Any, forced: int | None
+) -> dict[str, Any]:
+    """Return what the files of a checkpoint state; {} for a weight file on its own.
+
+    tokenizer: given by hand, or None. forced: the resolution of --image_resolution.
+    """
+    folder = file.path if file.path.is_dir() else file.path.parent
+    resolution = _native_resolution(file, clip, forced)
     if file.config is not None and "model_cfg" in file.config:
         text_cfg = file.config["model_cfg"]["text_cfg"]
         images = file.config.get("preprocess_cfg") or {}
@@ -128,6 +162,12 @@ def _file_settings(file: CheckpointFile, clip: ClipConfig, tokenizer: Any) -> di
     if file.config is None and not file.path.is_dir():
         return {}
     read = _processor_settings(folder, resolution)
+    if "resized_side" in read and resolution != clip.vision.image_resolution:
+        raise ValueError(
+            f"{file.path}: image_resolution={forced}: its pictures are resized to "
+            f"{read['resized_side']} pixels before the crop to {resolution}; give "
+            "--resized_side=N together with a preprocessor_config.json without it"
+        )
     found = huggingface_tokenizer(folder)
     return read if found is None else {**read, "tokenizer": found}
 
