@@ -40,6 +40,17 @@ PREPROCESSING_OPTIONS = {
     "crop_offset": "crop_offset",
     **{name: name for name in PROTOCOL_SETTINGS},
 }
+# Settings that decide the content of a frame store: of its pictures, and of their choice.
+PICTURE_SETTINGS = (
+    "resolution",
+    "resize_mode",
+    "interpolation",
+    "resized_side",
+    "fill_color",
+    "crop_offset",
+)
+SAMPLING_SETTINGS = ("frame_rule", "framerate", "num_frames")
+STORE_SETTINGS = (*PICTURE_SETTINGS, *SAMPLING_SETTINGS)
 _PROTOCOL_PREFIX = "protocol: "
 _FRAME_CHOICES = (0, 1, 2)
 _LEAST = {"max_words": 3, "max_frames": 1}
@@ -125,6 +136,22 @@ class Preprocessing:
         return _pixel_scale(self.rescale, self.mean, self.std)
 
     @property
+    def pixel_text(self) -> str:
+        """Rescale, mean and standard deviation in words."""
+        scale = "1/255" if self.rescale == 1 / 255 else f"{self.rescale:g}"
+        mean, std = (", ".join(f"{x:.4g}" for x in values) for values in (self.mean, self.std))
+        return f"pixels times {scale}, mean {mean}, standard deviation {std}"
+
+    def store_settings(self) -> dict[str, Any]:
+        """Return the settings of a frame store whose frames this preprocessing describes."""
+        values = {name: getattr(self, name) for name in STORE_SETTINGS}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name == "resized_side"
+        }
+
+    @property
     def resize(self) -> Resize:
         """How pictures become squares."""
         return Resize(
@@ -201,6 +228,18 @@ def protocol_assumption(preprocessing: Preprocessing, known: Collection[str]) ->
 def without_protocol(assumed: Iterable[str]) -> tuple[str, ...]:
     """Return assumptions without those on protocol settings, which training replaces."""
     return tuple(sentence for sentence in assumed if not sentence.startswith(_PROTOCOL_PREFIX))
+
+
+def check_tokenizer_path(preprocessing: Preprocessing, directory: Path) -> None:
+    """Raise FileExistsError if writing the tokenizer would replace another tokenizer.json."""
+    tokenizer, path = preprocessing.tokenizer, directory / TOKENIZER_FILE
+    if isinstance(tokenizer, str) or not path.exists():
+        return
+    if path.read_bytes() != tokenizer.content:
+        raise FileExistsError(
+            f"{path}: expected no file, or the tokenizer {tokenizer.name} of this retriever, found "
+            "another one; choose another folder"
+        )
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vtr_jax.convert.sizes import HEAD_WIDTHS
 from vtr_jax.models.clip import TextConfig
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.models.recipes.clip4clip import CROSS_HEADS
-from vtr_jax.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,46 +34,23 @@ class ConversionReport:
 
     def __str__(self) -> str:
         vision, text = self.config.clip.vision, self.config.clip.text
+        settings = self.config.preprocessing
         lines = [
             f"read     {self.source}: {self.format}, sha256 {self.sha256[:16]}...",
             f"recipe   {self.config.recipe} {dict(self.config.options) or ''}".rstrip(),
             f"vision   {vision.layers} layers, width {vision.width}, {vision.heads} heads, patch "
-            f"{vision.patch_size} ({vision.linear_patch}), {vision.image_resolution} pixels",
+            f"{vision.patch_size} ({vision.linear_patch}), {vision.image_resolution} pixels; "
+            f"resized {settings.resize}; {settings.pixel_text}",
             f"text     {text.layers} layers, width {text.width}, {text.heads} heads, "
-            f"{text.context_length} tokens, vocabulary {text.vocab_size}",
+            f"{text.context_length} tokens, vocabulary {text.vocab_size}; "
+            f"tokenizer {settings.tokenizer}, at most {settings.max_words} tokens per caption",
             f"joint    width {text.embed_dim}; {self.parameters:,} parameters",
             f"rules    activation {vision.activation}, LayerNorm epsilon {vision.layer_norm_eps}, "
             f"{_pooling(text)}",
-            f"frames   {_frames(self.config.preprocessing)}",
-            f"pixels   {_pixels(self.config.preprocessing)}",
-            f"captions tokenizer {self.config.preprocessing.tokenizer}, at most "
-            f"{self.config.preprocessing.max_words} tokens",
             *(f"note     {note}" for note in self.notes),
-            *_headed("assumed", self.assumed),
+            *(f"assumed  {assumption}" for assumption in self.assumed),
         ]
         return "\n".join(lines)
-
-
-def _headed(heading: str, sentences: Sequence[str]) -> Iterator[str]:
-    """Yield sentences under one heading, the first on its line."""
-    for position, sentence in enumerate(sentences):
-        yield f"{'' if position else heading:<9}{sentence}"
-
-
-def _frames(preprocessing: Preprocessing) -> str:
-    return (
-        f"rule {preprocessing.frame_rule}, {preprocessing.framerate} per second, at most "
-        f"{preprocessing.max_frames}; resized {preprocessing.resize}"
-    )
-
-
-def _pixels(preprocessing: Preprocessing) -> str:
-    scale = "1/255" if preprocessing.rescale == 1 / 255 else f"{preprocessing.rescale:g}"
-    mean, std = (
-        ", ".join(f"{value:.4g}" for value in values)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
-    return f"scaled by {scale}, mean {mean}, deviation {std}"
 
 
 def _pooling(text: TextConfig) -> str:
@@ -101,7 +77,7 @@ def assumptions(config: RetrieverConfig, known: Mapping[str, Any]) -> tuple[str,
         "end_of_text_rule": f"{_pooling(text)}, as OpenAI's models (or: --end_of_text_id=N)",
     }
     unknown = [guess for name, guess in guesses.items() if known.get(name) is None]
-    return (*unknown, *_recipe_guesses(config), *config.assumed)
+    return (*unknown, *config.assumed, *_recipe_guesses(config))
 
 
 def _recipe_guesses(config: RetrieverConfig) -> Iterator[str]:

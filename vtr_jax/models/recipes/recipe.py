@@ -30,7 +30,7 @@ class RetrieverConfig:
     options: every option of the recipe, spelt as the original program's flags, sorted.
     sizes: sizes of the recipe's own modules that the towers do not tell, sorted.
     preprocessing: settings that turn videos and captions into tower input.
-    assumed: one sentence per fact that was assumed because nothing stated it.
+    assumed: one sentence per fact that was assumed because nothing stated it; not compared.
     """
 
     recipe: str
@@ -38,7 +38,7 @@ class RetrieverConfig:
     options: tuple[tuple[str, OptionValue], ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
     preprocessing: Preprocessing = Preprocessing()
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def option(self, name: str) -> Any:
         """The value of one option; KeyError for a name the recipe does not have."""
