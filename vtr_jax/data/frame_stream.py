@@ -15,8 +15,8 @@ from vtr_jax.data.frame_store.encoding import decode_frame
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
 from vtr_jax.data.frame_store.workers import usable_cores
-from vtr_jax.data.tensorflow_host import import_tensorflow
 from vtr_jax.data.resize import Resize, resize_picture
+from vtr_jax.data.tensorflow_host import import_tensorflow
 
 _BATCHES_AHEAD = 2
 _AUGMENTATION_STREAM = 1  # its draws are not those of the frames' order

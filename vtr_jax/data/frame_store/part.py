@@ -23,8 +23,8 @@ from vtr_jax.data.frame_store.encoding import encode_frame
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
-from vtr_jax.data.sampling import sample_pictures
 from vtr_jax.data.resize import resize_picture, resize_short_side
+from vtr_jax.data.sampling import sample_pictures
 from vtr_jax.data.video import UnreadableVideo
 from vtr_jax.files import write_atomically
 
