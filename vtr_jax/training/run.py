@@ -262,19 +262,18 @@ class Run:
         return Retriever(params, self.state["state"], self.settings.config, self.settings.runtime)
 
     def validation_protocol(self) -> dict[str, Any]:
-        """How every validation score of this run comes about, {} without validation.
-
-        The checkpoint's hash is left out: each score has a checkpoint of its own.
-        """
+        """Return the protocol of this run's validation scores ({} without validation)."""
         validation = self.data.validation
         if validation is None:
             return {}
         trained_on = self.trained_clips.among(validation)
+        # No hash of parameters: each score has a checkpoint of its own.
         card = protocol_card(
             self.result(),
             self.data.store,
             validation,
             evaluation_settings(self.config),
+            checkpoint_sha256="",
             clips_skipped=len(self.data.skipped.get(validation.name, ())),
             clips_trained_on=None if trained_on is None else len(trained_on),
             selection=SELECTION_OF_VALIDATION[self.config.data.validation],
@@ -282,7 +281,10 @@ class Run:
         return {k: v for k, v in card.to_dict().items() if k != "checkpoint_sha256"}
 
     def evaluate(self) -> dict[str, float]:
-        """Scores on the validation split as flat names such as "t2v R@1"; {} without one."""
+        """Return validation scores as flat names such as "t2v R@1" ({} without validation).
+
+        Raises NonfiniteScores (a ValueError) for features or scores that are not finite.
+        """
         if self.data.validation is None:
             return {}
         evaluation = evaluate_split(
