@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vtr_jax import cluster
 from vtr_jax.checkpoint import checkpoint_steps, write_description
+from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
 from vtr_jax.evaluation.evaluate import (
@@ -235,25 +236,27 @@ class Run:
 
     def batches(self, start_step: int) -> TrainingBatches:
         """This process's batches from a step on."""
+        from vtr_jax.data.frame_stream import FrameChoice
         from vtr_jax.data.pipeline import training_batches
 
         data = self.config.data
+        choice = FrameChoice(
+            data.max_frames,
+            data.slice_framepos,
+            data.train_frame_order,
+            self.config.seed,
+            RandAugment.parse(data.augmentation),
+        )
         return training_batches(
             self.data.store,
             self.data.train,
             self.data.train_tokens,
-            batch_size=self.config.batch_size,
-            max_frames=data.max_frames,
-            seed=self.config.seed,
+            self.plan,
+            choice,
             start_step=start_step,
             stop_step=self.total_steps,
-            slice_framepos=data.slice_framepos,
-            frame_order=data.train_frame_order,
-            caption_mode=data.caption_mode,
-            allow_repeated_clips=data.allow_repeated_clips,
             rows=process_rows(self.mesh, self.config.batch_size),
             num_threads=data.num_threads or None,
-            augmentation=data.augmentation,
         )
 
     def result(self) -> Retriever:
