@@ -18,8 +18,15 @@ from vtr_jax.evaluation.evaluate import (
     evaluate_split,
     protocol_card,
     require_resolution,
+    retriever_sha256,
 )
-from vtr_jax.evaluation.report import format_report, require_folder, write_report
+from vtr_jax.evaluation.nonfinite import NonfiniteScores
+from vtr_jax.evaluation.report import (
+    format_report,
+    require_folder,
+    write_failed_report,
+    write_report,
+)
 from vtr_jax.evaluation.scoring import EmclScoring
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.run_record import RUN_FILE
@@ -53,6 +60,7 @@ class EvaluationRequest:
     emcl: str | None = None
     compute_dtype: str = "float32"
     skip_missing: bool = False
+    allow_nonfinite: bool = False
     reader_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -79,6 +87,7 @@ def _settings(request: EvaluationRequest) -> EvaluationSettings:
         ties=request.ties,
         normalisation=request.normalisation,
         emcl=None if request.emcl is None else EmclScoring.parse(request.emcl),
+        allow_nonfinite=request.allow_nonfinite,
     )
 
 
@@ -87,7 +96,8 @@ def run_evaluation(request: EvaluationRequest) -> str:
 
     That clips were trained on is counted on its card, and said on standard error.
     Raises ValueError or FileNotFoundError before encoding for what does not fit together: no
-    such split, clips missing from the store, frames of another resolution.
+    such split, clips missing from the store, frames of another resolution. Raises NonfiniteScores
+    (a ValueError) after the report without scores is written, unless request.allow_nonfinite.
     """
     if request.output:
         require_folder(request.output)
@@ -105,22 +115,30 @@ def run_evaluation(request: EvaluationRequest) -> str:
     )
     require_resolution(store, retriever.config.clip.vision.image_resolution)
     trained_on = clips_trained_on(Path(request.checkpoint), split)
-    evaluation = evaluate_split(retriever, store, split, settings, mesh)
     selection = read_description(request.checkpoint).get("selection") or {}
     card = protocol_card(
         retriever,
         store,
         split,
         settings,
+        checkpoint_sha256=retriever_sha256(retriever),
         clips_skipped=len(skipped),
         clips_trained_on=None if trained_on is None else len(trained_on),
         selection="none" if request.step is not None else selection.get("rule", "unknown"),
     )
+    try:
+        evaluation = evaluate_split(retriever, store, split, settings, mesh)
+    except NonfiniteScores as error:
+        if request.output:
+            found = error.nonfinite.to_json(split)
+            cluster.on_first(write_failed_report, request.output, card, found, str(error))
+        raise
+    found = evaluation.nonfinite.to_json(split)
     if request.output:
-        cluster.on_first(write_report, request.output, card, evaluation.results, skipped)
+        cluster.on_first(write_report, request.output, card, evaluation.results, skipped, found)
     if trained_on:
         cluster.on_first(_warn, memory_warning(split, trained_on))
-    return format_report(card, evaluation.results, skipped)
+    return format_report(card, evaluation.results, skipped, found)
 
 
 def _warn(sentence: str) -> None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vtr_jax import cluster
 from vtr_jax.checkpoint import checkpoint_steps, write_description
+from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
 from vtr_jax.evaluation.evaluate import (
@@ -235,25 +236,27 @@ class Run:
 
     def batches(self, start_step: int) -> TrainingBatches:
         """This process's batches from a step on."""
+        from vtr_jax.data.frame_stream import FrameChoice
         from vtr_jax.data.pipeline import training_batches
 
         data = self.config.data
+        choice = FrameChoice(
+            data.max_frames,
+            data.slice_framepos,
+            data.train_frame_order,
+            self.config.seed,
+            RandAugment.parse(data.augmentation),
+        )
         return training_batches(
             self.data.store,
             self.data.train,
             self.data.train_tokens,
-            batch_size=self.config.batch_size,
-            max_frames=data.max_frames,
-            seed=self.config.seed,
+            self.plan,
+            choice,
             start_step=start_step,
             stop_step=self.total_steps,
-            slice_framepos=data.slice_framepos,
-            frame_order=data.train_frame_order,
-            caption_mode=data.caption_mode,
-            allow_repeated_clips=data.allow_repeated_clips,
             rows=process_rows(self.mesh, self.config.batch_size),
             num_threads=data.num_threads or None,
-            augmentation=data.augmentation,
         )
 
     def result(self) -> Retriever:
@@ -262,19 +265,18 @@ class Run:
         return Retriever(params, self.state["state"], self.settings.config, self.settings.runtime)
 
     def validation_protocol(self) -> dict[str, Any]:
-        """How every validation score of this run comes about, {} without validation.
-
-        The checkpoint's hash is left out: each score has a checkpoint of its own.
-        """
+        """Return the protocol of this run's validation scores ({} without validation)."""
         validation = self.data.validation
         if validation is None:
             return {}
         trained_on = self.trained_clips.among(validation)
+        # No hash of parameters: each score has a checkpoint of its own.
         card = protocol_card(
             self.result(),
             self.data.store,
             validation,
             evaluation_settings(self.config),
+            checkpoint_sha256="",
             clips_skipped=len(self.data.skipped.get(validation.name, ())),
             clips_trained_on=None if trained_on is None else len(trained_on),
             selection=SELECTION_OF_VALIDATION[self.config.data.validation],
@@ -282,7 +284,10 @@ class Run:
         return {k: v for k, v in card.to_dict().items() if k != "checkpoint_sha256"}
 
     def evaluate(self) -> dict[str, float]:
-        """Scores on the validation split as flat names such as "t2v R@1"; {} without one."""
+        """Return validation scores as flat names such as "t2v R@1" ({} without validation).
+
+        Raises NonfiniteScores (a ValueError) for features or scores that are not finite.
+        """
         if self.data.validation is None:
             return {}
         evaluation = evaluate_split(

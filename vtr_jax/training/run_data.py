@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vtr_jax.data.annotations import read_split
+from vtr_jax.data.annotations import MissingSplit, each_file_parsed_once, read_split
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.data.text import tokenize
 from vtr_jax.evaluation.evaluate import require_frames
@@ -81,11 +81,14 @@ def _refuse_overlap(train: Split, validation: Split | None) -> None:
 
 
 def _split_if_any(config: ConfigDict, name: str) -> Split | None:
-    """A split that nothing is trained on, None where it cannot be read: it need not be there."""
+    """Return a split that nothing is trained on, None if the annotations do not have it.
+
+    Raises ValueError or FileNotFoundError for annotations that are damaged.
+    """
     data = config.data
     try:
         return read_split(data.dataset, data.annotations, name, **data.options.to_dict())
-    except (ValueError, FileNotFoundError):
+    except MissingSplit:
         return None
 
 
@@ -130,11 +133,12 @@ def load_run_data(config: ConfigDict) -> RunData:
     ):
         if not config.data[name]:
             raise ValueError(f"data.{name}: give {meaning}: --config.data.{name}=PATH")
-    train, validation = _read_splits(config)
-    _refuse_overlap(train, validation)
-    test = _split_if_any(config, "test")
+    with each_file_parsed_once():
+        train, validation = _read_splits(config)
+        _refuse_overlap(train, validation)
+        test = _split_if_any(config, "test")
+        left = _left_to_evaluate(config, test)
     warnings = _test_overlap(config, train, validation, test)
-    left = _left_to_evaluate(config, test)
     store = FrameStore.open(config.data.store)
     skipped: dict[str, list[str]] = {}
 

@@ -142,7 +142,7 @@ def _refuse_idle_options(known: argparse.Namespace) -> None:
 
 def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> None:
     """Prepares the store, or estimates what that would take, and prints what came of it."""
-    from vtr_jax.data.annotations import read_available_splits, read_split
+    from vtr_jax.data.annotations import read_available_splits, read_splits
     from vtr_jax.data.frame_store.beam import BeamRunner
     from vtr_jax.data.frame_store.estimate import estimate
     from vtr_jax.data.frame_store.prepare import prepare
@@ -155,7 +155,7 @@ def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> No
         for name, reason in missing.items():
             print(f"no split {name}: {reason}")
     else:
-        splits = [read_split(*source, name, **reader_options) for name in known.splits.split(",")]
+        splits = list(read_splits(*source, known.splits.split(","), **reader_options).values())
     for split in splits:
         for note in split.notes:
             print(f"{split.name}: {note}")
