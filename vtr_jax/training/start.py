@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from vtr_jax.checkpoint import (
     DESCRIPTION_FILE,
-    config_from_json,
     config_to_json,
     load_retriever,
+    read_config,
     read_description,
 )
 from vtr_jax.data.trained_clips import (
@@ -126,10 +126,7 @@ def resumed_retriever(workdir: Path) -> Retriever:
         raise FileNotFoundError(
             f"{path}: lost, although there are checkpoints; restore it from a copy of the run"
         )
-    try:
-        return abstract_retriever(config_from_json(read_description(workdir)["retriever"]))
-    except KeyError as error:
-        raise ValueError(f"{path}: damaged, expected {error}") from error
+    return abstract_retriever(read_config(workdir))
 
 
 def _differing(held: RetrieverConfig, wanted: RetrieverConfig) -> list[str]:
