@@ -225,6 +225,14 @@ def protocol_assumption(preprocessing: Preprocessing, known: Collection[str]) ->
         )
 
 
+def frames_are_assumed(assumed: Iterable[str]) -> bool:
+    """Whether the choice of frames is among the assumptions."""
+    return any(
+        sentence.startswith(_PROTOCOL_PREFIX) and " frames per clip" in sentence
+        for sentence in assumed
+    )
+
+
 def without_protocol(assumed: Iterable[str]) -> tuple[str, ...]:
     """Return assumptions without those on protocol settings, which training replaces."""
     return tuple(sentence for sentence in assumed if not sentence.startswith(_PROTOCOL_PREFIX))

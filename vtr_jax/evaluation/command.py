@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax import cluster
-from vtr_jax.checkpoint import load_retriever, read_description
+from vtr_jax.checkpoint import NOT_RECORDED, load_retriever, read_description
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.trained_clips import clips_trained_on, memory_warning
@@ -17,7 +17,6 @@ from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
     protocol_card,
-    require_resolution,
     retriever_sha256,
 )
 from vtr_jax.evaluation.nonfinite import NonfiniteScores
@@ -28,6 +27,8 @@ from vtr_jax.evaluation.report import (
     write_report,
 )
 from vtr_jax.evaluation.scoring import EmclScoring
+from vtr_jax.evaluation.store_match import require_same_pictures
+from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.run_record import RUN_FILE
 
@@ -73,11 +74,16 @@ def _trained_settings(run_file: Path) -> dict[str, Any]:
         raise ValueError(f"{run_file}: damaged, expected the record of a run ({error})") from error
 
 
-def _settings(request: EvaluationRequest) -> EvaluationSettings:
-    trained = _trained_settings(Path(request.checkpoint) / RUN_FILE)
-    values = {
-        ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained
-    }
+def _stated_settings(retriever: Retriever, directory: Path) -> dict[str, Any]:
+    """Return the retriever's own settings; runs of earlier versions have them in run.json."""
+    if NOT_RECORDED not in retriever.config.assumed:
+        return {name: getattr(retriever.preprocessing, name) for name in TRAINED_SETTINGS}
+    trained = _trained_settings(directory / RUN_FILE)
+    return {ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained}
+
+
+def _settings(request: EvaluationRequest, retriever: Retriever) -> EvaluationSettings:
+    values = _stated_settings(retriever, Path(request.checkpoint))
     given = {
         name: value for name in TRAINED_SETTINGS if (value := getattr(request, name)) is not None
     }
@@ -102,7 +108,6 @@ def run_evaluation(request: EvaluationRequest) -> str:
     if request.output:
         require_folder(request.output)
     mesh = make_mesh()
-    settings = _settings(request)
     split = read_split(
         request.dataset, request.annotations, request.split, **request.reader_options
     )
@@ -113,7 +118,8 @@ def run_evaluation(request: EvaluationRequest) -> str:
     retriever = load_retriever(
         request.checkpoint, mesh, compute_dtype=request.compute_dtype, step=request.step
     )
-    require_resolution(store, retriever.config.clip.vision.image_resolution)
+    settings = _settings(request, retriever)
+    require_same_pictures(store, retriever.preprocessing)
     trained_on = clips_trained_on(Path(request.checkpoint), split)
     selection = read_description(request.checkpoint).get("selection") or {}
     card = protocol_card(
@@ -138,6 +144,8 @@ def run_evaluation(request: EvaluationRequest) -> str:
         cluster.on_first(write_report, request.output, card, evaluation.results, skipped, found)
     if trained_on:
         cluster.on_first(_warn, memory_warning(split, trained_on))
+    for difference in card.unlike_training:
+        cluster.on_first(_warn, f"WARNING: {difference}")
     return format_report(card, evaluation.results, skipped, found)
 
 

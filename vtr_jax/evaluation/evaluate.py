@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.cluster import to_host
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.preprocess import count_preprocessed, tokenize_preprocessed
 from vtr_jax.data.split import Split
-from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
 from vtr_jax.evaluation.metrics import (
     TIE_RULES,
@@ -25,6 +26,8 @@ from vtr_jax.evaluation.normalisation import NORMALISATIONS, count_both_ways
 from vtr_jax.evaluation.protocol import ProtocolCard
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, EmclScoring, Scoring
 from vtr_jax.evaluation.similarity import SimilarityTiles
+from vtr_jax.evaluation.store_match import require_resolution as require_resolution
+from vtr_jax.evaluation.store_match import sampling_differences
 from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import process_rows
@@ -101,16 +104,6 @@ def retriever_sha256(retriever: Retriever) -> str:
     return digest.hexdigest()
 
 
-def require_resolution(store: Any, resolution: int) -> None:
-    """Raise ValueError if a store's frames are not of the size the vision tower reads."""
-    stored = store.settings["resolution"]
-    if stored != resolution:
-        raise ValueError(
-            f"the frame store {store.directory} holds frames of {stored} pixels, this retriever "
-            f"reads {resolution}; prepare a store with --resolution={resolution}"
-        )
-
-
 def require_frames(store: Any, split: Split) -> None:
     """Raise ValueError naming the clips of a split that have no frame in the store."""
     store.require_covers(split)
@@ -147,7 +140,7 @@ def evaluate_split(
         raise ValueError("ties='original-emcl' groups captions otherwise; use ties='original'")
     batch_size = rounded_batch_size(settings.batch_size, mesh)
     if tokens is None:
-        tokens = tokenize(split.captions, settings.max_words)
+        tokens = tokenize_preprocessed(split.captions, retriever.preprocessing, settings.max_words)
     rows = process_rows(mesh, batch_size)
     captions = caption_batches(tokens, batch_size, rows)
     text = encode_captions(retriever, captions, mesh, settings.scoring)
@@ -191,7 +184,8 @@ def protocol_card(
 
     checkpoint_sha256: see retriever_sha256, which reads every parameter.
     """
-    choice = FRAME_CHOICES[settings.slice_framepos]
+    choice, preprocessing = FRAME_CHOICES[settings.slice_framepos], retriever.preprocessing
+    counts = count_preprocessed(split.captions, preprocessing)
     return ProtocolCard.of_split(
         split,
         clips_skipped=clips_skipped,
@@ -202,7 +196,7 @@ def protocol_card(
         frame_rule=store.settings.get("frame_rule", "opencv"),
         resolution=store.settings["resolution"],
         max_words=settings.max_words,
-        captions_cut=int((count_tokens(split.captions) > settings.max_words).sum()),
+        captions_cut=int((counts > settings.max_words).sum()),
         checkpoint_sha256=checkpoint_sha256,
         recipe=retriever.config.recipe,
         options=", ".join(f"{name}={value}" for name, value in retriever.config.options),
@@ -211,5 +205,11 @@ def protocol_card(
         ties=settings.ties,
         selection=selection,
         compute_dtype=retriever.runtime.compute_dtype,
+        tokenizer=str(preprocessing.tokenizer),
+        pixels=preprocessing.pixel_text,
+        resize=str(StoreSettings.from_dict(store.settings).resize),
+        activation=retriever.config.clip.vision.activation,
+        unlike_training=sampling_differences(store, retriever.config),
+        assumed=retriever.config.assumed,
         software=software_versions(),
     )

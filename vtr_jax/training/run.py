@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vtr_jax import cluster
-from vtr_jax.checkpoint import checkpoint_steps, write_description
+from vtr_jax.checkpoint import checkpoint_steps, read_config, write_description
 from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
@@ -21,9 +21,10 @@ from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
     protocol_card,
-    require_resolution,
 )
+from vtr_jax.evaluation.store_match import require_same_pictures
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import check_batch_divides, left_whole, make_mesh, process_rows
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.config import check_config, runtime_of
@@ -48,7 +49,9 @@ from vtr_jax.training.start import (
     clips_before,
     clips_of_run,
     resumed_retriever,
+    start_preprocessing,
     starting_retriever,
+    with_training_settings,
 )
 from vtr_jax.training.step import (
     StepSettings,
@@ -134,7 +137,7 @@ class Run:
             config.gradient_accumulation_steps,
             config.micro_batch_size,
         )
-        self.data: RunData = load_run_data(config)
+        self.data: RunData = load_run_data(config, self._start_preprocessing())
         self.plan = BatchPlan.of(
             self.data.train,
             config.batch_size,
@@ -148,9 +151,10 @@ class Run:
         # What another process sees of a shared disk may be a moment old.
         self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
+        require_same_pictures(self.data.store, retriever.preprocessing)
+        retriever = with_training_settings(retriever, config, self.data.store)
         self.trained_clips = self._trained_clips()
         resolution = retriever.config.clip.vision.image_resolution
-        require_resolution(self.data.store, resolution)
         self.schedule = warmup_cosine(self.total_steps, config.optimizer.warmup_proportion)
         self.settings = step_settings(config, retriever, self.schedule)
         # Shapes where resume() fills them: a state is in memory once.
@@ -160,6 +164,12 @@ class Run:
             self.state = initial_train_state(retriever, self.settings, self.mesh)
         self._check_step(resolution)
         self._open_workdir()
+
+    def _start_preprocessing(self) -> Preprocessing:
+        """Return the preprocessing that captions are tokenized by."""
+        if cluster.from_first(len(checkpoint_steps(self.workdir))):
+            return read_config(self.workdir).preprocessing
+        return start_preprocessing(self.config)
 
     def _first_retriever(self) -> Retriever:
         if self._resumes:

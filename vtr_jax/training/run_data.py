@@ -9,9 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vtr_jax.data.annotations import MissingSplit, each_file_parsed_once, read_split
+from vtr_jax.data.preprocess import tokenize_preprocessed
 from vtr_jax.data.split import Split, check_overlap
-from vtr_jax.data.text import tokenize
 from vtr_jax.evaluation.evaluate import require_frames
+from vtr_jax.preprocessing import Preprocessing
 
 SELECTION_OF_VALIDATION = {
     "val": "validation split",
@@ -118,9 +119,10 @@ def _test_overlap(
     )
 
 
-def load_run_data(config: ConfigDict) -> RunData:
+def load_run_data(config: ConfigDict, preprocessing: Preprocessing | None = None) -> RunData:
     """Read splits, open the store, tokenise the captions once.
 
+    preprocessing: whose tokenizer reads the captions; None for CLIP's.
     Raises ValueError or FileNotFoundError before anything is computed: paths not given, splits
     that overlap, clips the store lacks (unless data.skip_missing), clips to validate on without
     frames.
@@ -150,10 +152,11 @@ def load_run_data(config: ConfigDict) -> RunData:
         return split
 
     train = covered(train)
-    train_tokens = tokenize(train.captions, config.data.max_words)
+    limit, preprocessing = config.data.max_words, preprocessing or Preprocessing()
+    train_tokens = tokenize_preprocessed(train.captions, preprocessing, limit)
     if validation is None:
         return RunData(store, train, None, train_tokens, None, skipped, warnings, left)
     validation = covered(validation)
     require_frames(store, validation)
-    tokens = tokenize(validation.captions, config.data.max_words)
+    tokens = tokenize_preprocessed(validation.captions, preprocessing, limit)
     return RunData(store, train, validation, train_tokens, tokens, skipped, warnings, left)
