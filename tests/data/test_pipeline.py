@@ -11,10 +11,11 @@ from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.frame_choice import slice_positions
 from vtr_jax.data.frame_store import DamagedStore, FrameStore, StoreSettings
+from vtr_jax.data.frame_store import part as part_module
 from vtr_jax.data.frame_store.encoding import decode_frame
 from vtr_jax.data.frame_store.finish import build_store
 from vtr_jax.data.frame_store.jobs import ClipJob
-from vtr_jax.data.frame_store.part import Part, make_part, write_part
+from vtr_jax.data.frame_store.part import make_part
 from vtr_jax.data.frame_stream import FrameChoice
 from vtr_jax.data.pipeline import (
     caption_batches,
@@ -281,23 +282,21 @@ def test_a_plan_of_another_split_is_refused(store, whole_split, tokens, split_of
 @pytest.fixture
 def store_with_a_bad_image(tmp_path, video_folder, monkeypatch):
     """A store of clip0 .. clip3 whose clip2 holds bytes that are no image in its second frame."""
-    from vtr_jax.data.frame_store import finish
-
     settings = StoreSettings(resolution=32)
     folder = tmp_path / "store"
     parts = {f"clip{n}": folder / ".work" / f"{n}.npz" for n in range(4)}
+    encode_frame = part_module.encode_frame
+    made = []
+
+    def encode(picture, settings):
+        made.append(picture)
+        # clip0 and clip1 have one and three frames
+        return b"no image" if len(made) == 6 else encode_frame(picture, settings)
+
+    monkeypatch.setattr(part_module, "encode_frame", encode)
     for clip_id, path in parts.items():
         job = ClipJob(clip_id, f"{clip_id}.mp4", video_folder / f"{clip_id}.mp4")
-        write_part(path, make_part(job, settings))
-    whole = finish.read_part
-
-    def read_part(path) -> Part:
-        part = whole(path)
-        if part.clip_id == "clip2":
-            part.frames[1] = b"no image"
-        return part
-
-    monkeypatch.setattr(finish, "read_part", read_part)
+        make_part(path, job, settings)
     build_store(folder, parts, None, [], {}, settings, 10**6)
     return FrameStore.open(folder)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vtr_jax.checkpoint import load_retriever
+from vtr_jax.checkpoint import config_from_json, load_retriever, read_description
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params
-from vtr_jax.convert.written_facts import facts_to_metadata
+from vtr_jax.convert.written_facts import facts_to_metadata, hard_coded_differences
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.preprocessing import check_tokenizer_path
@@ -49,6 +49,12 @@ def original_state_dict(retriever: Retriever, to: str) -> dict[str, np.ndarray]:
             f"the towers of this {config.recipe} are more than CLIP's ({error}); give "
             f"--to={config.recipe}"
         ) from error
+
+
+def write_back_warnings(directory: str | os.PathLike[str], to: str) -> tuple[str, ...]:
+    """Return what the original program would compute differently from this retriever."""
+    description = read_description(directory)
+    return hard_coded_differences(config_from_json(description["retriever"]), to)
 
 
 def write_back(
