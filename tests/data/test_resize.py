@@ -12,7 +12,9 @@ SIZES = ((37, 91), (91, 37), (64, 64), (20, 300), (480, 33), (31, 32))
 
 
 def picture(height, width, seed=0):
-    return np.random.default_rng([seed, height, width]).integers(0, 256, (height, width, 3), "uint8")
+    return np.random.default_rng([seed, height, width]).integers(
+        0, 256, (height, width, 3), "uint8"
+    )
 
 
 @pytest.mark.parametrize("mode", RESIZE_MODES)
