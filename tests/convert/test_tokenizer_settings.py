@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import vtr_jax
 from vtr_jax.convert.convert_checkpoint import convert_checkpoint
-from vtr_jax.convert.tokenizer_settings import tokenizer_of_file
+from vtr_jax.convert.tokenizer_settings import check_tokenizer, tokenizer_of_file
 from vtr_jax.data.tokenizer_file import TokenizerFile
+from vtr_jax.models.clip import TextConfig
 
 WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "the", "beach", "sofa", "and"]
 START, PAD, END, UNKNOWN = 0, 1, 2, 3
@@ -144,12 +146,13 @@ def test_end_that_the_tokenizer_never_emits_is_an_error(eos_id, tiny_retriever, 
         convert_checkpoint(folder, tmp_path / "out")
 
 
-def test_end_that_clips_tokenizer_never_emits_is_an_error(tiny_retriever, tmp_path):
-    folder = open_clip_folder(
-        tmp_path / "hub", tiny_retriever("clip"), pool_type="eos", eos_id=2, hf_tokenizer_name=None
-    )
+@pytest.mark.parametrize("vocabulary", [49408, 50000])
+def test_end_that_clips_tokenizer_never_emits_is_an_error(vocabulary):
+    text = TextConfig(77, vocabulary, 32, 2, 2, 32, end_of_text_id=2)
     with pytest.raises(ValueError, match="token 2"):
-        convert_checkpoint(folder, tmp_path / "out")
+        check_tokenizer("clip", text, Path("folder"))
+    check_tokenizer("clip", dataclasses.replace(text, end_of_text_id=49407), Path("folder"))
+    check_tokenizer("clip", dataclasses.replace(text, end_of_text_id=None), Path("folder"))
 
 
 def test_vocabulary_beyond_the_tower_is_an_error(tiny_retriever, tmp_path):

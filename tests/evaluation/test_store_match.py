@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 
 import jax
@@ -154,7 +155,8 @@ def test_evaluation_needs_no_numbers_by_hand(squashed_run, tiny_dataset, capsys)
     finally:
         (squashed_run / "run.json").rename(squashed_run / "run" / "run.json")
     report = capsys.readouterr().out
-    lines = {line[:24].strip(): line.split("  ")[-1].strip() for line in report.splitlines()}
+    rows = [re.split(r"\s{2,}", line, maxsplit=1) for line in report.splitlines()]
+    lines = {row[0]: row[1] for row in rows if len(row) == 2}
     assert lines["token limit"] == "9"
     assert lines["frames a clip"] == "3"
     assert lines["frame choice"] == "head, reversed"

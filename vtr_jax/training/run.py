@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vtr_jax import cluster
-from vtr_jax.checkpoint import checkpoint_steps, read_config, write_description
+from vtr_jax.checkpoint import checkpoint_steps, write_description
 from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
@@ -137,6 +137,8 @@ class Run:
             config.gradient_accumulation_steps,
             config.micro_batch_size,
         )
+        # What another process sees of a shared disk may be a moment old.
+        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         self.data: RunData = load_run_data(config, self._start_preprocessing())
         self.plan = BatchPlan.of(
             self.data.train,
@@ -148,8 +150,6 @@ class Run:
         self.total_steps = self.plan.steps_per_epoch * config.epochs
         self.resolved = self._resolved()
         self.record_before = check_same_run(workdir, self.resolved)
-        # What another process sees of a shared disk may be a moment old.
-        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
         require_same_pictures(self.data.store, retriever.preprocessing)
         retriever = with_training_settings(retriever, config, self.data.store)
@@ -167,8 +167,8 @@ class Run:
 
     def _start_preprocessing(self) -> Preprocessing:
         """Return the preprocessing that captions are tokenized by."""
-        if cluster.from_first(len(checkpoint_steps(self.workdir))):
-            return read_config(self.workdir).preprocessing
+        if self._resumes:
+            return resumed_retriever(self.workdir).preprocessing
         return start_preprocessing(self.config)
 
     def _first_retriever(self) -> Retriever:
