@@ -22,6 +22,7 @@ from vtr_jax.convert.names.params import original_from_params
 from vtr_jax.convert.written_facts import facts_to_metadata, hard_coded_differences
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import check_tokenizer_path
 
 _TOWERS = ("visual", "text", "logit_scale")
 
@@ -83,6 +84,7 @@ def write_back(
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_tokenizer_path(retriever.preprocessing, path.parent)
     # A folder, because that can be locked: what a killed process left in it is overwritten.
     partial = path.with_name(f".{path.name}.partial")
     with only_process(partial, f"writing {path}"):
@@ -91,6 +93,7 @@ def write_back(
             save_file(state_dict, partial / path.name, metadata=metadata)
             with (partial / path.name).open("rb") as file:
                 os.fsync(file.fileno())
+            retriever.preprocessing.write_tokenizer(path.parent)
             (partial / path.name).replace(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
