@@ -84,7 +84,7 @@ def measure(path: Path, folder: Path) -> dict[str, Any]:
     parts: list[Part] = []
 
     def store() -> None:
-        part = make_part(job, StoreSettings())
+        part = make_part(folder / "part.npz", job, StoreSettings())
         assert isinstance(part, Part), part
         parts.append(part)
 
@@ -94,8 +94,8 @@ def measure(path: Path, folder: Path) -> dict[str, Any]:
     line["read_compressed_s"] = cpu_seconds(lambda: read_video(target, thread_type="NONE"))
     line["video_bytes"] = path.stat().st_size
     line["compressed_bytes"] = target.stat().st_size
-    line["store_bytes"] = sum(len(frame) for frame in parts[0].frames)
-    line["store_frames"] = len(parts[0].frames)
+    line["store_bytes"] = sum(parts[0].sizes)
+    line["store_frames"] = len(parts[0].sizes)
     return line
 
 

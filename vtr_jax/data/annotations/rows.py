@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.data.annotations.parsed_once import parsed_once
+
 _SHOWN = 10
 
 
@@ -34,6 +36,7 @@ class BadRow:
     why: str
 
 
+@parsed_once
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file, with or without a byte order mark, gzipped if its name ends in .gz.
 
@@ -64,8 +67,9 @@ def _bytes(path: Path) -> bytes:
         raise ValueError(f"{path}: no whole gzip file ({error}); download it again") from error
 
 
+@parsed_once
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; the caller must not change its content.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -118,6 +122,14 @@ def read_csv(
         FileNotFoundError: there is no such file.
         ValueError: the file is no CSV in UTF-8, or its header is not as expected.
     """
+    rows, bad = _parse_csv(path, tuple(required))
+    return list(rows), list(bad)
+
+
+@parsed_once
+def _parse_csv(
+    path: str | os.PathLike[str], required: Sequence[str]
+) -> tuple[list[Row], list[BadRow]]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: list[Row] = []
     bad: list[BadRow] = []
@@ -149,6 +161,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not UTF-8.
     """
+    rows, bad = _parse_jsonl(path)
+    return list(rows), list(bad)
+
+
+@parsed_once
+def _parse_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
     for line, text in enumerate(read_text(path).split("\n"), 1):
