@@ -215,3 +215,40 @@ def test_tokenizer_goes_through_write_back(tiny_retriever, tmp_path):
     first, second = (vtr_jax.load_retriever(tmp_path / name) for name in ("out", "again"))
     assert first.config == second.config
     assert second.preprocessing.max_frames == 5
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
+def test_preprocessing_goes_through_a_hugging_face_folder(activation, tiny_retriever, tmp_path):
+    from vtr_jax.convert.write_huggingface import write_huggingface
+
+    retriever = tiny_retriever("clip", activation=activation)
+    save_file(vtr_jax.to_state_dict(retriever), tmp_path / "clip.safetensors")
+    write_tokenizer(tmp_path / "words")
+    stated = {
+        "activation": activation,
+        "tokenizer": str(tmp_path / "words"),
+        "image_mean": (0.5, 0.4, 0.3),
+        "rescale": 1 / 128,
+        "resize_mode": "squash",
+        "resized_side": 20,
+        "crop_offset": "down",
+        "interpolation": "lanczos",
+    }
+    convert_checkpoint(
+        tmp_path / "clip.safetensors", tmp_path / "out", vision_heads=2, text_heads=2, **stated
+    )
+    write_huggingface(tmp_path / "out", tmp_path / "hf")
+    convert_checkpoint(tmp_path / "hf", tmp_path / "again")
+    first, second = (vtr_jax.load_retriever(tmp_path / name) for name in ("out", "again"))
+    assert first.config == second.config
+
+
+def test_end_that_transformers_would_misread_is_an_error(tiny_retriever, tmp_path):
+    from vtr_jax.convert.write_huggingface import write_huggingface
+
+    folder = open_clip_folder(tmp_path / "hub", tiny_retriever("clip"), pool_type="eos", eos_id=2)
+    write_tokenizer(folder)
+    convert_checkpoint(folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="eos_token_id=2"):
+        write_huggingface(tmp_path / "out", tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
