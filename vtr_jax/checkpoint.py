@@ -24,6 +24,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.checksums import DamagedFiles, directory_checksums, verify_checksums
+from vtr_jax.finite import nonfinite_counts, nonfinite_message
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
@@ -31,10 +32,11 @@ from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime, check_compute_device
+from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import make_mesh, shardings
 from vtr_jax.versions import software_versions
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: with preprocessing, which an older program would ignore
 DESCRIPTION_FILE = "retriever.json"
 WEIGHTS_FOLDER = "weights"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -51,14 +53,34 @@ def config_to_json(config: RetrieverConfig) -> dict[str, Any]:
         "text": dataclasses.asdict(config.clip.text),
         "options": dict(config.options),
         "sizes": dict(config.sizes),
+        "preprocessing": config.preprocessing.to_json(),
+        "assumed": list(config.assumed),
     }
 
 
+# What a directory of format version 1 leaves open.
+NOT_RECORDED = (
+    "preprocessing as OpenAI's CLIP, 32 tokens per caption, 12 frames at 1 frame per second: an "
+    "earlier version wrote this directory and did not record it"
+)
+
+
 def config_from_json(values: Mapping[str, Any]) -> RetrieverConfig:
-    """The RetrieverConfig that config_to_json wrote; raises ValueError for anything else."""
+    """Return the RetrieverConfig that config_to_json wrote.
+
+    Preprocessing that an earlier version did not record gets the defaults, listed as assumed.
+    Raises ValueError for anything else.
+    """
     try:
         clip = ClipConfig(VisionConfig(**values["vision"]), TextConfig(**values["text"]))
-        return recipe_named(values["recipe"]).config(clip, values["options"], values["sizes"])
+        stored = values.get("preprocessing")
+        return recipe_named(values["recipe"]).config(
+            clip,
+            values["options"],
+            values["sizes"],
+            None if stored is None else Preprocessing.from_json(stored),
+            (NOT_RECORDED,) if stored is None else values.get("assumed", ()),
+        )
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"the description of the retriever cannot be read: {error}") from error
 
@@ -400,14 +422,16 @@ def load_retriever(
     *,
     compute_dtype: str = "float32",
     step: int | None = None,
+    allow_nonfinite: bool = False,
 ) -> Retriever:
     """Load a retriever directory that convert or train wrote.
 
     mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
     parameters are float32 either way; "float16" on accelerators alone. step: which checkpoint of a
     training run, None for the best. Files are compared with their recorded sha256 first, which
-    takes one to three seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is
-    missing, damaged or does not fit, OSError or MemoryError where whole files cannot be read.
+    takes one to three seconds a gigabyte. allow_nonfinite: accept weights that are NaN or infinite.
+    Raises FileNotFoundError or ValueError naming what is missing, damaged, not finite or does not
+    fit, OSError or MemoryError where whole files cannot be read.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
     mesh = mesh or make_mesh()
@@ -432,4 +456,6 @@ def load_retriever(
         with _copying_again_helps():
             verify_checksums(path, description.get("sha256", {}))
             restored = restore_tree(folder, target)
+    if not allow_nonfinite and (nonfinite := nonfinite_counts(restored["params"])):
+        raise ValueError(nonfinite_message(str(folder), nonfinite))
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

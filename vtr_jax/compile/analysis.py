@@ -121,10 +121,13 @@ class AbstractStep:
 def described_retriever(config: ConfigDict) -> Retriever:
     """The retriever that a run of a config would train, as shapes; init is read for its sizes."""
     recipe, runtime = recipe_named(config.recipe), runtime_of(config)
-    clip = clip_of(config)
+    clip, preprocessing = clip_of(config), None
     if config.init:
-        clip = config_from_json(read_description(config.init)["retriever"]).clip
-    description = recipe.config(clip, config.options.to_dict(), config.sizes.to_dict())
+        start = config_from_json(read_description(config.init)["retriever"])
+        clip, preprocessing = start.clip, start.preprocessing
+    description = recipe.config(
+        clip, config.options.to_dict(), config.sizes.to_dict(), preprocessing
+    )
     return abstract_retriever(description, runtime)
 
 

@@ -28,6 +28,10 @@ STORAGE_DTYPES: dict[str, np.dtype] = {
     "BoolStorage": np.dtype("?"),
     "ComplexFloatStorage": np.dtype("<c8"),
     "ComplexDoubleStorage": np.dtype("<c16"),
+    "QInt8Storage": np.dtype("i1"),
+    "QUInt8Storage": np.dtype("u1"),
+    "QInt32Storage": np.dtype("<i4"),
+    "UntypedStorage": np.dtype("u1"),
 }
 MAX_DIMENSIONS = 32
 _MAX_EXPANDED_BYTES = 64 * 2**20

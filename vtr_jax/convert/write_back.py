@@ -19,6 +19,7 @@ from vtr_jax.checkpoint import load_retriever
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params
+from vtr_jax.convert.written_facts import facts_to_metadata
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import Retriever
 
@@ -70,8 +71,9 @@ def write_back(
         raise ValueError(f"{path}: expected a file name that ends in .safetensors")
     if path.exists():
         raise FileExistsError(f"{path} exists already; choose another file or remove it")
+    retriever = load_retriever(directory, step=step)
     try:
-        state_dict = original_state_dict(load_retriever(directory, step=step), to)
+        state_dict = original_state_dict(retriever, to)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +81,7 @@ def write_back(
     partial = path.with_name(f".{path.name}.partial")
     with only_process(partial, f"writing {path}"):
         try:
-            # "pt" is what PyTorch's and Hugging Face's readers expect to be told.
-            metadata = {"format": "pt", "system": to}
+            metadata = facts_to_metadata(retriever.config, to)
             save_file(state_dict, partial / path.name, metadata=metadata)
             with (partial / path.name).open("rb") as file:
                 os.fsync(file.fileno())

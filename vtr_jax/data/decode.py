@@ -43,6 +43,10 @@ _CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc,vvc,av1,obu,ivf,m4v,rm,wtv,"
     "mxf,dv,nut,mjpeg,vc1,h263,nsv,yuv4mpegpipe,apng,wav,mp3,aac,flac"
 )
+# A title that is not UTF-8 is no reason to reject a file. PyAV 19 tolerates it without an option.
+_TOLERATE_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
 
 
 class UnreadableVideo(ValueError):
@@ -322,7 +326,7 @@ def _opened(
         container = av.open(
             os.path.abspath(path),
             options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
-            metadata_errors="replace",
+            **_TOLERATE_METADATA,
         )
     except av.FFmpegError as error:
         raise UnreadableVideo(

@@ -79,12 +79,18 @@ def initialise_from_clip(
     temporal Transformer and a cross-encoder start as the text tower's first blocks and positions;
     a 3d patch embedding starts as the 2d one, and a tower that is not CLIP's keeps what it adds.
     Source: CLIP4Clip's from_pretrained. Raises ValueError for options the recipe does not know,
-    and for towers it cannot be started from.
+    and for towers it cannot be started from. Preprocessing and assumptions carry over.
     """
     known = recipe_named(recipe)
     options = dict(options or {})
     linear_patch = str(known.complete_options(options).get("linear_patch") or "2d")
-    config = known.config(_with_linear_patch(clip.config.clip, linear_patch), options, sizes)
+    config = known.config(
+        _with_linear_patch(clip.config.clip, linear_patch),
+        options,
+        sizes,
+        clip.preprocessing,
+        clip.config.assumed,
+    )
     specs = component_specs(config, clip.runtime)
     own = {name: spec for name, spec in specs.items() if name not in clip.params}
     visual = dict(clip.params["visual"])

@@ -73,7 +73,9 @@ def starting_retriever(config: ConfigDict) -> Retriever:
     source = load_retriever(config.init, local_mesh())
     if source.config.recipe == "clip" and recipe != "clip":
         return initialise_from_clip(source, recipe, key, options, sizes)
-    wanted = recipe_named(recipe).config(source.config.clip, options, sizes)
+    wanted = recipe_named(recipe).config(
+        source.config.clip, options, sizes, source.preprocessing, source.config.assumed
+    )
     if source.config != wanted:
         raise ValueError(
             f"init: {config.init} does not fit this run: "
