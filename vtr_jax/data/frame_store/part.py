@@ -19,7 +19,6 @@ from typing import Any
 import av
 import numpy as np
 
-from vtr_jax.data.file_kinds import read_problem
 from vtr_jax.data.frame_store.early_ends import FrameCounts
 from vtr_jax.data.frame_store.encoding import encode_frame
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
@@ -76,8 +75,7 @@ def encode_clip(
     except UnreadableVideo as error:
         return BadClip(job.clip_id, job.file, f"{error.reason}: {error.message}")
     except OSError as error:
-        reason, message = read_problem(job.found_path, error)
-        return BadClip(job.clip_id, job.file, f"{reason}: {message}")
+        return BadClip(job.clip_id, job.file, _why_unreadable(job, error))
     except (ValueError, av.FFmpegError) as error:
         # settings and times were checked before the first job: what is left lies in the file
         return BadClip(job.clip_id, job.file, f"cannot be read: {error}")
@@ -86,6 +84,17 @@ def encode_clip(
     if len(part.sizes) < settings.min_frames:
         return BadClip(job.clip_id, job.file, too_short(len(part.sizes), settings))
     return part
+
+
+def _why_unreadable(job: ClipJob, error: OSError) -> str:
+    """Return why a file gave an error that could be read at the start: it may be gone."""
+    try:
+        source_of(job)
+    except UnreadableVideo as now:
+        return f"{now.reason}: {now.message}"
+    except OSError as now:
+        error = now
+    return f"cannot be read: {error.strerror or error}"
 
 
 def too_short(frames: int, settings: StoreSettings) -> str:
