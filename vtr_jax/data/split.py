@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from vtr_jax.data.file_names import VIDEO_EXTENSIONS, clip_name
-from vtr_jax.data.video_files import find_video_files
+from vtr_jax.data.find_files import find_video_files
 
 __all__ = [
     "VIDEO_EXTENSIONS",

@@ -8,7 +8,7 @@ from typing import Any
 
 from vtr_jax.data.frame_store.settings import ENCODINGS, RULES, StoreSettings
 
-_SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
+SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits", default="all", help="names with commas; default: all that the annotations have"
     )
-    _add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
+    add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
     run = parser.add_argument_group("how it is made")
     run.add_argument("--workers", type=int, help="processes; default: one a core")
     run.add_argument(
@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_settings(group: Any) -> None:
+def add_settings(group: Any) -> None:
+    """Add the options that decide the content of a frame store, one per name of `SETTINGS`."""
     default = StoreSettings()
     # None where not told: an option that the rule or the encoding does not read is refused
     group.add_argument(
@@ -122,7 +123,7 @@ def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> No
     for split in splits:
         for note in split.notes:
             print(f"{split.name}: {note}")
-    settings = {name: getattr(known, name) for name in _SETTINGS}
+    settings = {name: getattr(known, name) for name in SETTINGS}
     if known.dry_run:
         options = {"workers": known.workers, "verify": known.verify, **settings}
         print(estimate(splits, known.videos, known.store, **options))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vtr_jax.data.find_files import FoundFiles, find_files, find_frame_folders
 from vtr_jax.data.frame_choice import check_choice
 from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.sampling import IMAGE_EXTENSIONS
 from vtr_jax.data.split import Split, VideoClip
 from vtr_jax.data.video_file import UnreadableVideo, check_video_file
-from vtr_jax.data.video_files import FoundFiles, find_files, find_frame_folders
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.data.find_files import FoundFiles
 from vtr_jax.data.frame_store.beam import BeamRunner
 from vtr_jax.data.frame_store.finish import (
     build_store,
@@ -39,7 +40,6 @@ from vtr_jax.data.frame_store.sorting import SortedClips, is_whole, open_earlier
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 from vtr_jax.data.split import Split, check_overlap
-from vtr_jax.data.video_files import FoundFiles
 from vtr_jax.lock import only_process
 from vtr_jax.progress_bar import progress_bar
 
