@@ -62,7 +62,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 _OTHER_KINDS = {
     codecs.BOM_UTF16_LE: 'UTF-16 text; save it as UTF-8 (spreadsheet programs: "CSV UTF-8")',
     codecs.BOM_UTF16_BE: 'UTF-16 text; save it as UTF-8 (spreadsheet programs: "CSV UTF-8")',
-    b"PK\x03\x04": 'a spreadsheet (.xlsx, .ods) or an archive; save it as "CSV UTF-8", or unpack it',
+    b"PK\x03\x04": 'a spreadsheet (.xlsx, .ods) or an archive; save it as "CSV UTF-8"',
     b"\xd0\xcf\x11\xe0": 'a spreadsheet (.xls); save it as "CSV UTF-8"',
     b"\x1f\x8b": "a gzip file; unpack it",
 }
@@ -150,14 +150,18 @@ def read_csv(
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: list[Row] = []
     bad: list[BadRow] = []
+    header: list[str] = []
     columns: list[str] = []
     line = 1
     try:
         for fields in reader:
-            if not columns and not _is_separator_line(path, fields):
-                columns = _columns(path, fields, required)
-            elif columns and any(field.strip() for field in fields):
-                _add_row(line, fields, columns, rows, bad)
+            if not header and not _is_separator_line(path, fields):
+                header, columns = fields, _columns(path, fields, required)
+            elif header and any(field.strip() for field in fields):
+                if len(columns) <= len(fields) <= len(header):
+                    _add_row(line, fields, columns, rows, bad)
+                else:
+                    bad.append(BadRow(line, _field_count(len(fields), len(columns))))
             line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: broken quoting ({error})") from error
@@ -169,12 +173,12 @@ def read_csv(
 def _add_row(
     line: int, fields: list[str], columns: list[str], rows: list[Row], bad: list[BadRow]
 ) -> None:
-    extra = [field for field in fields[len(columns) :] if field.strip()]
-    if len(fields) < len(columns) or extra:
-        bad.append(BadRow(line, _field_count(fields, columns)))
-    else:
-        cells = zip(columns, fields[: len(columns)], strict=True)
-        rows.append(Row(line, {name: text for name, text in cells if name}))
+    if any(field.strip() for field in fields[len(columns) :]):
+        why = "text in a column without a name; quote texts that contain a comma"
+        bad.append(BadRow(line, why))
+        return
+    cells = zip(columns, fields[: len(columns)], strict=True)
+    rows.append(Row(line, {name: text for name, text in cells if name}))
 
 
 def _is_separator_line(path: str | os.PathLike[str], fields: list[str]) -> bool:
@@ -239,7 +243,9 @@ def _columns(
     missing = [name for name in required if name not in columns]
     if missing:
         if separator := _other_separator(fields, required):
-            raise ValueError(f"{path}: it is separated by {separator}; {_SAVE_AGAIN}")
+            raise ValueError(
+                f"{path}: it is separated by {separator}, found: {','.join(fields)}; {_SAVE_AGAIN}"
+            )
         raise ValueError(
             f"{path}: the first line must name the columns {', '.join(required)}; missing: "
             f"{', '.join(missing)}; found: {', '.join(columns) or 'a blank line'}"
@@ -260,9 +266,6 @@ def _other_separator(fields: Sequence[str], required: Sequence[str]) -> str | No
     return None
 
 
-def _field_count(fields: Sequence[str], columns: Sequence[str]) -> str:
-    found, named = len(fields), len(columns)
-    while found > named and not fields[found - 1].strip():
-        found -= 1
-    hint = "; quote texts that contain a comma" if found > named else ""
-    return f"{found} fields, the first line names {named}{hint}"
+def _field_count(found: int, expected: int) -> str:
+    hint = "; quote texts that contain a comma" if found > expected else ""
+    return f"{found} fields, the first line names {expected}{hint}"

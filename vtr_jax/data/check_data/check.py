@@ -22,8 +22,9 @@ from vtr_jax.data.annotations.choices import check_choice
 from vtr_jax.data.check_data.known import default_max_words, same_by_protocol, source_video
 from vtr_jax.data.check_data.report import DataReport, Overlap
 from vtr_jax.data.check_data.split_check import check_list, check_split
-from vtr_jax.data.check_data.video_check import check_videos
+from vtr_jax.data.check_data.video_check import check_videos, find_all
 from vtr_jax.data.frame_store.settings import RULES, StoreSettings
+from vtr_jax.data.overlap import PlannedFrames
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.data.text import MIN_MAX_WORDS
 
@@ -71,10 +72,13 @@ def check_data(
     checks = [check_split(split, options, max_words) for split in read]
     lists = [check_list(split, options) for split in listed]
     everything = [*read, *listed]
-    overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(everything, 2)]
-    videos = None
+    videos, frames = None, None
     if videos_dir is not None:
-        videos = check_videos(everything, Path(videos_dir), workers, settings)
+        files = find_all(everything, Path(videos_dir), settings)
+        frames = PlannedFrames(files.found, settings.sampling)
+        videos = check_videos(everything, files, Path(videos_dir), workers, settings)
+    pairs = itertools.combinations(everything, 2)
+    overlaps = [_overlap(dataset, one, other, frames) for one, other in pairs]
     return DataReport(
         dataset=dataset,
         annotations=str(annotations),
@@ -124,8 +128,8 @@ def _read(
     return read, listed, missing, problems
 
 
-def _overlap(dataset: str, one: Split, other: Split) -> Overlap:
-    clips = check_overlap(one, other)
+def _overlap(dataset: str, one: Split, other: Split, frames: PlannedFrames | None) -> Overlap:
+    clips = check_overlap(one, other, frames)
     expected = same_by_protocol(dataset, one.name, other.name)
     return Overlap(one.name, other.name, tuple(clips), expected, _same_source(one, other, clips))
 

@@ -85,26 +85,36 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     return names
 
 
-def check_videos(
-    splits: Iterable[Split], videos_dir: Path, workers: int | None, settings: StoreSettings
-) -> VideoCheck:
-    """Find the video of every clip, and judge each as `vtr prepare` would, on all cores.
-
-    Args:
-        splits: all that are to be checked.
-        videos_dir: folder with the video files, or with folders of images.
-        workers: processes; None = one per core.
-        settings: as of the frame store that is to be made.
+def find_all(splits: Iterable[Split], videos_dir: Path, settings: StoreSettings) -> FoundFiles:
+    """Find the video file (or the folder of images) of every clip of all splits.
 
     Raises:
         FileNotFoundError: there is no videos_dir.
     """
     find = find_frame_folders if settings.sampling.reads_folders else find_files
-    clips: dict[str, VideoClip] = {}
     files = FoundFiles()
     for split in splits:
         files.update(find(split, videos_dir))
-        clips |= {clip.clip_id: clip for clip in split.clips}
+    return files
+
+
+def check_videos(
+    splits: Iterable[Split],
+    files: FoundFiles,
+    videos_dir: Path,
+    workers: int | None,
+    settings: StoreSettings,
+) -> VideoCheck:
+    """Judge the video of every clip as `vtr prepare` would, on all cores.
+
+    Args:
+        splits: all that are to be checked.
+        files: what was found for them.
+        videos_dir: the folder that names are shown without.
+        workers: processes; None = one per core.
+        settings: as of the frame store that is to be made.
+    """
+    clips = {clip.clip_id: clip for split in splits for clip in split.clips}
     clips_of: dict[Path, list[VideoClip]] = defaultdict(list)
     for clip_id, path in files.found.items():
         clips_of[path].append(clips[clip_id])
