@@ -22,7 +22,7 @@ from vtr_jax.evaluation.evaluate import (
     evaluate_split,
     protocol_card,
 )
-from vtr_jax.evaluation.store_match import require_same_pictures
+from vtr_jax.evaluation.store_match import require_same_pictures, sampling_differences
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import check_batch_divides, left_whole, make_mesh, process_rows
@@ -152,6 +152,7 @@ class Run:
         self.record_before = check_same_run(workdir, self.resolved)
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
         require_same_pictures(self.data.store, retriever.preprocessing)
+        self._unlike_start = sampling_differences(self.data.store, retriever.config)
         retriever = with_training_settings(retriever, config, self.data.store)
         self.trained_clips = self._trained_clips()
         resolution = retriever.config.clip.vision.image_resolution
@@ -227,7 +228,13 @@ class Run:
         split = self.data.validation
         known = self.trained_clips.among(split) if split else None
         of_clips = [memory_warning(split, known)] if split and known else []
-        return [*self.data.warnings, *of_clips, *left_whole(self.state["params"], self.mesh)]
+        unlike = [f"WARNING: {difference}" for difference in self._unlike_start]
+        return [
+            *self.data.warnings,
+            *unlike,
+            *of_clips,
+            *left_whole(self.state["params"], self.mesh),
+        ]
 
     def resume(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint, if the run has any.
