@@ -158,7 +158,8 @@ def evaluate_split(
         retriever, text, video, split.caption_clip, settings.tile, settings.scoring
     )
     counters = count_both_ways(tiles, settings.normalisation)
-    nonfinite = find_nonfinite(text, video, counters.values())
+    normalized = counters.values() if settings.normalisation != "none" else ()
+    nonfinite = find_nonfinite(text, video, tiles, normalized)
     if nonfinite and not settings.allow_nonfinite:
         raise NonfiniteScores(nonfinite, split)
     ranks = {way: ranks_of_direction(counters[way], way, settings.ties) for way in counters}
