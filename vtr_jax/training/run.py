@@ -294,6 +294,7 @@ class Run:
             validation,
             evaluation_settings(self.config),
             checkpoint_sha256="",
+            tokens=self.data.validation_tokens,
             clips_skipped=len(self.data.skipped.get(validation.name, ())),
             clips_trained_on=None if trained_on is None else len(trained_on),
             selection=SELECTION_OF_VALIDATION[self.config.data.validation],
