@@ -19,23 +19,27 @@ from vtr_jax.checkpoint import check_new_directory, load_retriever
 from vtr_jax.convert.huggingface_names import huggingface_names
 from vtr_jax.convert.write_back import original_state_dict
 from vtr_jax.convert.written_facts import facts_to_metadata
-from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
+from vtr_jax.data.resize import INTERPOLATIONS
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import Preprocessing
 
 # transformers pools at the largest token id where config.json has this end-of-text id.
 _LARGEST_ID_RULE = 2
-_BICUBIC = 3  # as Pillow numbers it
 _START_OF_TEXT = 49406
-_TOKENIZER_NOTE = """\
+_README = """\
 # CLIP written by vtr_jax
 
-Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. Frames: `preprocessor_config.json`.
-
-The tokenizer is CLIP's own, as in `openai/clip-vit-base-patch32`:
-`transformers.CLIPTokenizer.from_pretrained("openai/clip-vit-base-patch32")`, texts padded to
-{max_words} tokens.
+Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. `preprocessor_config.json` describes
+the images; transformers rounds the offset of the center crop down, which can shift it by one pixel.
+"""
+_CLIP_TOKENIZER = """
+The tokenizer is CLIP's own: `CLIPTokenizer.from_pretrained("openai/clip-vit-base-patch32")`, texts
+padded to {max_words} tokens.
+"""
+_OTHER_TOKENIZER = """
+The tokenizer is {name}, in `tokenizer.json`; texts are padded to {max_words} tokens.
 """
 
 
@@ -47,8 +51,8 @@ def write_huggingface(
 ) -> Mapping[str, tuple[int, ...]]:
     """Write a retriever's towers as a Hugging Face folder; return {name: shape}.
 
-    The folder has config.json, model.safetensors, preprocessor_config.json and a README.md about
-    the tokenizer. It appears complete or not at all.
+    The folder has config.json, model.safetensors, preprocessor_config.json, a README.md about the
+    tokenizer, and tokenizer.json if it is not CLIP's own. It appears complete or not at all.
 
     Args:
         directory: What convert or train wrote.
@@ -58,7 +62,7 @@ def write_huggingface(
     Raises:
         FileExistsError: The folder has something in it.
         FileNotFoundError: There is no retriever.
-        ValueError: The towers are more than CLIP's.
+        ValueError: The towers are more than CLIP's, or pictures are padded.
         BlockingIOError: Another process writes the same folder.
     """
     from safetensors.numpy import save_file
@@ -67,6 +71,7 @@ def write_huggingface(
     retriever = load_retriever(directory, step=step)
     try:
         tensors = huggingface_names(original_state_dict(retriever, "clip"))
+        texts = _texts(retriever)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     # safetensors writes the memory as it lies; ascontiguousarray would give scalars an axis.
@@ -77,8 +82,9 @@ def write_huggingface(
         try:
             metadata = facts_to_metadata(retriever.config, "clip")
             save_file(tensors, partial / "model.safetensors", metadata=metadata)
-            for name, text in _texts(retriever).items():
+            for name, text in texts.items():
                 (partial / name).write_text(text, encoding="utf-8")
+            retriever.preprocessing.write_tokenizer(partial)
             (partial / LOCK_FILE).unlink()
             if target.exists():
                 target.rmdir()
@@ -129,29 +135,44 @@ def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
     }
 
 
-def _preprocessor(retriever: Retriever) -> dict[str, Any]:
-    """The preprocessor_config.json of CLIP's own frames: shortest side, center crop."""
-    side = retriever.config.clip.vision.image_resolution
+def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the preprocessor_config.json of CLIPImageProcessor for this preprocessing.
+
+    Raises:
+        ValueError: CLIPImageProcessor cannot pad pictures to squares.
+    """
+    if preprocessing.resize_mode == "longest":
+        raise ValueError(
+            "resize_mode: expected shortest or squash, found longest, which pads pictures to "
+            "squares; transformers' CLIPImageProcessor cannot do that"
+        )
+    resolution = preprocessing.resolution
+    side = preprocessing.resized_side or resolution
+    shortest = preprocessing.resize_mode == "shortest"
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": side},
-        "resample": _BICUBIC,
-        "do_center_crop": True,
-        "crop_size": {"height": side, "width": side},
+        "size": {"shortest_edge": side} if shortest else {"height": side, "width": side},
+        "resample": INTERPOLATIONS.index(preprocessing.interpolation),
+        "do_center_crop": shortest or side != resolution,
+        "crop_size": {"height": resolution, "width": resolution},
         "do_rescale": True,
-        "rescale_factor": 1 / 255,
+        "rescale_factor": preprocessing.rescale,
         "do_normalize": True,
-        "image_mean": [float(x) for x in PIXEL_MEAN],
-        "image_std": [float(x) for x in PIXEL_STD],
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
     }
 
 
 def _texts(retriever: Retriever) -> dict[str, str]:
-    clip = retriever.config.clip
+    config, settings = retriever.config, retriever.preprocessing
+    pictures = preprocessor_config(settings)
+    own = isinstance(settings.tokenizer, str)
+    note = _CLIP_TOKENIZER if own else _OTHER_TOKENIZER
+    readme = _README + note.format(max_words=settings.max_words, name=settings.tokenizer)
     return {
-        "config.json": json.dumps(huggingface_config(clip), indent=2) + "\n",
-        "preprocessor_config.json": json.dumps(_preprocessor(retriever), indent=2) + "\n",
-        "README.md": _TOKENIZER_NOTE.format(max_words=clip.text.context_length),
+        "config.json": json.dumps(huggingface_config(config.clip), indent=2) + "\n",
+        "preprocessor_config.json": json.dumps(pictures, indent=2) + "\n",
+        "README.md": readme,
     }
