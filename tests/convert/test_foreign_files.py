@@ -165,6 +165,9 @@ def test_deepspeed_files(tmp_path: Path, torch_writer):
     torch_writer.write_torch_zip(path, {"module": {"w": np.zeros(0, np.float32)}, **common})
     with pytest.raises(ValueError, match=r"ZeRO-3.*zero_to_fp32"):
         open_checkpoint(path)
+    torch_writer.write_torch_zip(path, {"module": {"w": ONE}, **common, "mp_world_size": 4})
+    with pytest.raises(ValueError, match="one of 4 parts of a model-parallel"):
+        open_checkpoint(path)
     groups = {"zero_stage": 2, "partition_count": 1, "single_partition_of_fp32_groups": [ONE]}
     torch_writer.write_torch_zip(path, {"optimizer_state_dict": groups, "ds_config": {}})
     with pytest.raises(ValueError, match=r"ZeRO.*zero_to_fp32"):
