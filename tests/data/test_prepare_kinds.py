@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.frame_store import FrameStore, TooManyBadVideos, prepare
 from vtr_jax.data.frame_store.encoding import decode_frame
-from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.sampling import sample_pictures
 from vtr_jax.data.split import Split, VideoClip
 from vtr_jax.data.video_file import UnreadableVideo

@@ -134,7 +134,7 @@ class TimeTable:
         """Seconds of the stated duration without frames; 0 if the difference is rounding."""
         frame = 1 / self.fps if self.fps else 0.0
         slack = max(_SLACK_SECONDS, _SLACK_FRAMES * frame)
-        if self.unread:  # their number may be that of fields, or of empty packets
+        if self.unread:
             slack = min(slack, frame * self.unread / 2)
         lacking = self.stated_end - self.end
         return lacking if lacking > slack else 0.0
@@ -194,7 +194,8 @@ def read_time_table(path: str | os.PathLike[str]) -> TimeTable:
             # Relative to the first frame, or to a beginning before it: the weaker claim counts.
             stated_end=min(stated_end, stated_end - first * tick),
             codec=stream.codec_context.name,
-            unread=max(stream.frames - packets.count, 0),
+            # Other containers count fields, or packets that hold nothing.
+            unread=max(stream.frames - packets.count, 0) if is_mp4 else 0,
             is_encrypted=packets.is_encrypted,
         )
     if is_of_file and table.lacking_seconds:
