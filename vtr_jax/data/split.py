@@ -6,14 +6,15 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from vtr_jax.data.file_names import VIDEO_EXTENSIONS, clip_name
-from vtr_jax.data.video_files import find_video_files
+from vtr_jax.data.find_files import find_video_files
 
 __all__ = [
     "VIDEO_EXTENSIONS",
@@ -137,24 +138,54 @@ class Split:
         )
 
 
-def check_overlap(train: Split, test: Split) -> list[str]:
-    """Find clips of `test` that `train` also holds.
+class FramesRead(Protocol):
+    """What is known of the frames that clips are read from, if their video files are at hand."""
+
+    def file_of(self, clip: VideoClip) -> Hashable:
+        """Return what identifies the file of a clip."""
+
+    def share(self, one: VideoClip, other: VideoClip) -> bool:
+        """Return whether a frame is read for both of two clips of a file."""
+
+
+class _FromNames:
+    """Without video files: the same name is the same file, and only times tell of frames."""
+
+    def file_of(self, clip: VideoClip) -> Hashable:
+        return clip.file
+
+    def share(self, one: VideoClip, other: VideoClip) -> bool:
+        return False
+
+
+def check_overlap(train: Split, test: Split, frames: FramesRead | None = None) -> list[str]:
+    """Find clips of `test` that `train` also contains.
 
     A clip counts if its id occurs in both splits, or if a training clip is cut from the same file
-    and shares a stretch of time with it (touching ends share none).
+    and shares a stretch of time with it (touching ends share none) or a frame that is read.
+
+    Args:
+        train: the split that is trained on.
+        test: another split.
+        frames: the frames that are read of each clip (`overlap.PlannedFrames`); None = judge by
+            names and times alone.
 
     Returns:
         Their ids, in the order of `test`; empty if the splits are disjoint.
     """
+    known = _FromNames() if frames is None else frames
     train_ids = {clip.clip_id for clip in train.clips}
-    train_stretches = defaultdict(list)
+    of_file = defaultdict(list)
     for clip in train.clips:
-        train_stretches[clip.file].append(_stretch(clip))
+        of_file[known.file_of(clip)].append(clip)
     return [
         clip.clip_id
         for clip in test.clips
         if clip.clip_id in train_ids
-        or any(_share_time(_stretch(clip), other) for other in train_stretches.get(clip.file, ()))
+        or any(
+            _share_time(_stretch(clip), _stretch(other)) or known.share(clip, other)
+            for other in of_file.get(known.file_of(clip), ())
+        )
     ]
 
 

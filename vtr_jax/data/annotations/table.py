@@ -85,10 +85,13 @@ def table_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Names in the column `split` in the order they first occur; "all" without that column.
 
     Raises FileNotFoundError and ValueError as read_table, except that rows without a split are
-    passed over.
+    passed over if others have one.
     """
-    rows, _ = read_rows(path)
+    rows, bad = read_rows(path)
     if not any("split" in row.cells for row in rows):
         return (EVERY_ROW,)
-    names = (row.cells.get("split") for row in rows)
-    return tuple(dict.fromkeys(n.strip() for n in names if isinstance(n, str) and n.strip()))
+    cells = (row.cells.get("split") for row in rows)
+    names = tuple(dict.fromkeys(n.strip() for n in cells if isinstance(n, str) and n.strip()))
+    if not names:
+        entries_of(path, rows, bad, has_splits=True)  # which rejects every row, and says why
+    return names

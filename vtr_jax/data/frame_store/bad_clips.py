@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from vtr_jax.data.decode import UnreadableVideo
-from vtr_jax.data.file_kinds import file_problem
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.video_file import UnreadableVideo
 from vtr_jax.files import write_atomically
 
 BAD_CLIPS_FILE = "bad_clips.jsonl"
@@ -50,7 +50,7 @@ class BadClipMemory:
         entry = self._entries.get(job.clip_id)
         if entry is None or entry.settings != self._settings or job.path is None:
             return None
-        if not job.path.is_dir() and file_problem(job.path):
+        if not os.access(job.path, os.R_OK):  # not what it was then: look again
             return None
         return entry.bad if is_unchanged(entry.source, job, entry.found_at) else None
 

@@ -9,7 +9,7 @@ from typing import Any
 from vtr_jax.data.frame_store.settings import ENCODINGS, RULES, StoreSettings
 from vtr_jax.data.resize import INTERPOLATIONS, RESIZE_MODES
 
-_SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
+SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits", default="all", help="names with commas; default: all that the annotations have"
     )
-    _add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
+    add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
     run = parser.add_argument_group("how it is made")
     run.add_argument("--workers", type=int, help="processes; default: one a core")
     run.add_argument(
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_settings(group: Any) -> None:
+def add_settings(group: Any) -> None:
+    """Add the options that decide the content of a frame store, one per name of `SETTINGS`."""
     default = StoreSettings()
     # None if not given: so an option that contradicts --checkpoint, or that the rule or the
     # encoding does not read, is an error.
@@ -111,7 +112,7 @@ def chosen_settings(known: argparse.Namespace) -> dict[str, Any]:
 
     Raises ValueError for an option that contradicts the retriever.
     """
-    given = {name: getattr(known, name, None) for name in _SETTINGS}
+    given = {name: getattr(known, name, None) for name in SETTINGS}
     given = {name: value for name, value in given.items() if value is not None}
     if known.checkpoint is None:
         return given

@@ -24,6 +24,7 @@ from vtr_jax.data.frame_store.shards import (
     write_shards,
 )
 from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.tensorflow_host import import_tensorflow
 from vtr_jax.files import write_atomically
 from vtr_jax.progress_bar import LOG_SECONDS, progress_bar
 
@@ -143,6 +144,7 @@ def build_store(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     lost: list[str] = []
+    import_tensorflow()  # its seconds are not those of the first record
     try:
         lengths, rows = write_shards(_records(parts, old_store, kept, lost), new, shard_bytes)
         if rows:

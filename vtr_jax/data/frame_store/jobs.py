@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vtr_jax.data.decode import UnreadableVideo
-from vtr_jax.data.file_kinds import FileProblem, file_problem
+from vtr_jax.data.find_files import FoundFiles, find_files, find_frame_folders
 from vtr_jax.data.frame_choice import check_choice
 from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.sampling import IMAGE_EXTENSIONS
 from vtr_jax.data.split import Split, VideoClip
-from vtr_jax.data.video_files import FoundFiles, find_files, find_frame_folders
+from vtr_jax.data.video_file import UnreadableVideo, check_video_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +113,19 @@ def source_of(job: ClipJob) -> ClipSource:
     path = job.found_path
     files = list(_files_of(path))
     for file in files:
-        if problem := _unhashable(file):
-            raise UnreadableVideo(file, *problem)
+        if error := _why_unreadable(file):
+            raise error
     size = sum(file.stat().st_size for file in files)
     return ClipSource(job.file, size, file_sha256(path), job.start, job.end)
 
 
-def _unhashable(file: Path) -> FileProblem | None:
-    problem = file_problem(file)
-    return None if problem and problem.reason == "empty file" else problem
+def _why_unreadable(file: Path) -> UnreadableVideo | None:
+    """Return why a file cannot be hashed, found without opening it; an empty one can be."""
+    try:
+        check_video_file(file)
+    except UnreadableVideo as error:
+        return None if error.reason == "empty file" else error
+    return None
 
 
 def _files_of(path: Path) -> Iterator[Path]:
@@ -161,7 +164,7 @@ def is_unchanged(recorded: ClipSource, job: ClipJob, recorded_at: float) -> bool
         return False
     if job.path is None:
         return True
-    if any(_unhashable(file) for file in _files_of(job.path)):
+    if any(_why_unreadable(file) for file in _files_of(job.path)):
         return True
     states = [file.stat() for file in _files_of(job.path)]
     size = sum(state.st_size for state in states)

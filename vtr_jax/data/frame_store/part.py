@@ -19,14 +19,13 @@ from typing import Any
 import av
 import numpy as np
 
-from vtr_jax.data.file_kinds import read_problem
 from vtr_jax.data.frame_store.early_ends import FrameCounts
 from vtr_jax.data.frame_store.encoding import encode_frame
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.resize import resize_picture, resize_short_side
-from vtr_jax.data.sampling import SampledPictures, sample_pictures
+from vtr_jax.data.sampling import FramePlan, plan_frames, read_images
 from vtr_jax.data.video import UnreadableVideo
 from vtr_jax.files import open_atomically
 
@@ -42,7 +41,7 @@ class Part:
     """One clip as its part file describes it; the frames are read one at a time.
 
     sizes: bytes of each encoded frame. chosen_frames: how many its rule takes; a video that ends
-    early has fewer.
+    early has fewer. note: what is wrong with the file although it can be read.
     """
 
     clip_id: str
@@ -54,6 +53,7 @@ class Part:
     source_width: int
     source_height: int
     chosen_frames: int
+    note: str = ""
 
 
 def encode_clip(
@@ -77,8 +77,7 @@ def encode_clip(
     except UnreadableVideo as error:
         return BadClip(job.clip_id, job.file, f"{error.reason}: {error.message}")
     except OSError as error:
-        reason, message = read_problem(job.found_path, error)
-        return BadClip(job.clip_id, job.file, f"{reason}: {message}")
+        return BadClip(job.clip_id, job.file, _why_unreadable(job, error))
     except (ValueError, av.FFmpegError) as error:
         # settings and times were checked before the first job: what is left lies in the file
         return BadClip(job.clip_id, job.file, f"cannot be read: {error}")
@@ -89,6 +88,17 @@ def encode_clip(
     return part
 
 
+def _why_unreadable(job: ClipJob, error: OSError) -> str:
+    """Return why a file gave an error that could be read at the start: it may be gone."""
+    try:
+        source_of(job)
+    except UnreadableVideo as now:
+        return f"{now.reason}: {now.message}"
+    except OSError as now:
+        error = now
+    return f"cannot be read: {error.strerror or error}"
+
+
 def too_short(frames: int, settings: StoreSettings) -> str:
     """Return why a clip of so few frames is left out."""
     return f"too short: {frames} frames, at least {settings.min_frames} wanted"
@@ -96,11 +106,11 @@ def too_short(frames: int, settings: StoreSettings) -> str:
 
 def _encoded(job: ClipJob, settings: StoreSettings, max_bytes: int) -> Generator[bytes, None, Part]:
     source = source_of(job)
-    sampled = sample_pictures(job.found_path, settings.sampling, job.start, job.end)
+    plan = plan_frames(job.found_path, settings.sampling, job.start, job.end)
     sizes: list[int] = []
     frame_indices: list[int] = []
     height = width = needed = 0
-    for index, picture in sampled.pictures:
+    for index, picture in read_images(plan):
         if not sizes:
             height, width = picture.shape[:2]
         frame = encode_frame(as_stored(picture, settings), settings)
@@ -108,29 +118,35 @@ def _encoded(job: ClipJob, settings: StoreSettings, max_bytes: int) -> Generator
         frame_indices.append(index)
         needed += len(frame) + _BYTES_PER_FRAME
         if needed > max_bytes:
-            raise UnreadableVideo(job.found_path, "too large", _too_large(sizes, sampled, settings))
+            raise UnreadableVideo(job.found_path, "too large", _too_large(sizes, plan, settings))
         yield frame
     return Part(
         clip_id=job.clip_id,
         source=source,
         sizes=sizes,
         frame_indices=np.array(frame_indices, np.int64),
-        fps=sampled.fps,
-        video_frame_count=sampled.frame_count,
+        fps=plan.fps,
+        video_frame_count=plan.frame_count,
         source_width=width,
         source_height=height,
-        chosen_frames=sampled.chosen,
+        chosen_frames=plan.chosen,
+        note=note_on(plan, job.end),
     )
 
 
-def _too_large(sizes: list[int], sampled: SampledPictures, settings: StoreSettings) -> str:
+def note_on(plan: FramePlan, end: float | None) -> str:
+    """Return what is wrong with a file that can be read, if a clip up to `end` is affected."""
+    return "; ".join(plan.warnings) if end is None or end > plan.seconds else ""
+
+
+def _too_large(sizes: list[int], plan: FramePlan, settings: StoreSettings) -> str:
     ways = [
         *(["--encoding=jpeg"] if settings.encoding == "png" else []),
         *(["a smaller --stored_side"] if settings.stored_side is not None else []),
         *(["a lower --framerate"] if settings.framerate else []),
     ]
     return (
-        f"its first {len(sizes)} of {sampled.chosen} frames take {sum(sizes) / 1e9:.1f} GB, "
+        f"its first {len(sizes)} of {plan.chosen} frames take {sum(sizes) / 1e9:.1f} GB, "
         "more than one record of a store can contain (2.1 GB): use "
         f"{', '.join([*ways, 'or shorter clips (start and end in the annotations)'])}"
     )
@@ -237,7 +253,8 @@ def _opened_part(path: Path) -> Iterator[Any]:
 def read_part_counts(path: Path) -> FrameCounts:
     """How many frames a part file holds, and how many were chosen; OSError names a damaged one."""
     with _opened_part(path) as part:
-        return FrameCounts(len(part["sizes"]), json.loads(str(part["about"]))["chosen_frames"])
+        about = json.loads(str(part["about"]))
+        return FrameCounts(len(part["sizes"]), about["chosen_frames"], about.get("note", ""))
 
 
 def _read_part_source(path: Path) -> ClipSource | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.data.find_files import FoundFiles
 from vtr_jax.data.frame_store.beam import BeamRunner
 from vtr_jax.data.frame_store.finish import (
     build_store,
@@ -38,8 +39,8 @@ from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.sorting import SortedClips, is_whole, open_earlier, sort_clips
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
+from vtr_jax.data.overlap import PlannedFrames
 from vtr_jax.data.split import Split, check_overlap
-from vtr_jax.data.video_files import FoundFiles
 from vtr_jax.lock import only_process
 from vtr_jax.progress_bar import progress_bar
 
@@ -103,6 +104,7 @@ def prepare(
         beam_runner.check()
     splits = (splits,) if isinstance(splits, Split) else tuple(splits)
     jobs, files = list_jobs(splits, Path(videos_dir), made_with.sampling)
+    overlaps = _overlaps(splits, PlannedFrames(files.found, made_with.sampling))
     folder = Path(store_dir)
     require_store_folder(folder, Path(videos_dir))
 
@@ -111,7 +113,7 @@ def prepare(
 
     with only_process(folder, "preparing this frame store"), explained_full_disk(folder):
         install_ready_store(folder)
-        run = _Run(folder, made_with, max_bad_share, max_record_bytes, _overlaps(splits))
+        run = _Run(folder, made_with, max_bad_share, max_record_bytes, overlaps)
         run.sort_out(jobs, files, verify)
         run.decode(on_this_machine if beam_runner is None else beam_runner.run)
         return run.finish(shard_bytes)
@@ -126,11 +128,11 @@ def _require_ranges(workers: int, max_bad_share: float, shard_bytes: int) -> Non
         raise ValueError(f"shard_bytes: expected 1 or more, got {shard_bytes}")
 
 
-def _overlaps(splits: tuple[Split, ...]) -> dict[str, list[str]]:
+def _overlaps(splits: tuple[Split, ...], frames: PlannedFrames) -> dict[str, list[str]]:
     """Names of the other splits -> ids of their clips that the training split also holds."""
     train = [split for split in splits if split.name == "train"]
     others = [split for split in splits if split.name != "train"]
-    found = {other.name: check_overlap(one, other) for one in train for other in others}
+    found = {other.name: check_overlap(one, other, frames) for one in train for other in others}
     return {name: clip_ids for name, clip_ids in found.items() if clip_ids}
 
 
