@@ -135,17 +135,33 @@ def test_a_cut_off_mp4_is_reported(faststart):
 
 def test_packets_of_nothing_count_as_time(folder, write_at):
     """AVI stores a dropped frame as an empty packet; the frame before stays on screen."""
-    whole = write_at(folder / "whole.avi", constant(60, 20), "mpeg4", Fraction(1, 20), 20)
-    content = bytearray(whole.read_bytes())
-    index_at = content.find(b"idx1") + 8
-    for number in (30, 31, 32, 33, 34):  # "00dc" in the index, 16 bytes each
-        entry = index_at + 16 * number
-        content[entry + 12 : entry + 16] = bytes(4)
-    path = folder / "dropped.avi"
-    path.write_bytes(content)
+    times = np.delete(np.arange(100) / 20, range(30, 50))
+    options = {"bf": "0", "g": "10"}
+    path = write_at(folder / "dropped.avi", times, "mpeg4", Fraction(1, 20), 20, options)
     table = read_time_table(path)
-    if table.frame_count == 60:
-        pytest.skip("this FFmpeg reads the sizes from the packets")
-    assert table.frame_count == 55
-    assert table.end == pytest.approx(3, abs=0.1)
+    assert table.frame_count == 80
+    assert table.end == pytest.approx(5, abs=0.06)
     assert not table.ends_early
+    assert table.shown_at(2.2) == 29 and table.shown_at(2.51) == 30
+    plan = plan_frames(path, Sampling())
+    assert plan.times == pytest.approx([0, 1, 2, 3, 4], abs=0.8)
+
+
+def test_recordings_in_one_file_are_read_in_file_order(folder, write_at, gray):
+    """Two streams joined byte by byte: their clocks start twice."""
+    options = {"x264-params": "keyint=10:bframes=0"}
+    one = write_at(folder / "one.ts", constant(50, 10), rate=10, options=options)
+    path = folder / "joined.ts"
+    path.write_bytes(one.read_bytes() * 2)
+    plan = plan_frames(path, Sampling())
+    assert len(plan.indices) == 10
+    images = dict(frames_at(path, plan.indices, table=plan.table))
+    for index in plan.indices:
+        assert images[index].mean() == pytest.approx(gray(index % 50).mean(), abs=2)
+
+
+def test_the_table_of_a_changed_file_is_read_again(folder, write_at):
+    path = write_at(folder / "changed.mp4", constant(20, 10), rate=10)
+    assert read_time_table(path) is read_time_table(path)
+    write_at(path, constant(30, 10), rate=10)
+    assert read_time_table(path).frame_count == 30

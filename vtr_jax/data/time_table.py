@@ -11,6 +11,7 @@ counted, and their rate follows from their time stamps if the stated rate does n
 from __future__ import annotations
 
 import array
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vtr_jax.data.video_file import UnreadableVideo, opened_video
+from vtr_jax.data.video_file import check_video_file, opened_video
 
 # OpenCV treats a rate or a duration below this as unknown.
 _UNKNOWN = 0.000025
@@ -165,9 +166,18 @@ class TimeTable:
 def read_time_table(path: str | os.PathLike[str]) -> TimeTable:
     """Read the time table of a video file: 8 bytes of memory per frame, nothing is decoded.
 
+    The last few tables are kept: moments of one video share its packets.
+
     Raises:
-        UnreadableVideo: the file cannot be opened as a video, or has no frame.
+        UnreadableVideo: the file cannot be opened as a video.
     """
+    check_video_file(path)
+    status = os.stat(path)
+    return _read_unchanged(os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_unchanged(path: str, inode: int, size: int, changed: int) -> TimeTable:
     with opened_video(path, "NONE") as (container, stream):
         is_mp4 = container.format.name.startswith("mov")
         packets = _read_packets(container, stream)
@@ -232,6 +242,7 @@ class _Packets:
     count: int = 0
     end: int = 0
     lost_stamps: int = 0
+    is_restarted: bool = False
     is_damaged: bool = False
     is_encrypted: bool = False
 
@@ -240,6 +251,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     found = _Packets(array.array("q"), [])
     is_hidden = _HIDDEN.get(stream.codec_context.name, _never)
     first_key: int | None = None
+    decoded = -(2**62)
     for packet in demuxed(container, stream):
         stamp = packet.pts
         found.count += 1
@@ -252,6 +264,8 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             del found.shown[:]  # without a key frame before them they cannot be decoded
         found.is_encrypted |= packet.has_sidedata("encryption_info")
         found.is_damaged |= packet.is_corrupt
+        found.is_restarted |= packet.dts is not None and packet.dts < decoded
+        decoded = decoded if packet.dts is None else packet.dts
         if stamp is None:
             found.lost_stamps += 1
             found.shown.append(0)
@@ -291,7 +305,8 @@ def _shown_ticks(
 ) -> tuple[np.ndarray, bool]:
     """Return the sorted stamps, int64 [N], and whether they identify decoded frames."""
     in_file = np.array(packets.shown, np.int64)
-    if packets.lost_stamps:
+    if packets.lost_stamps or packets.is_restarted:
+        # Without stamps, or with those of several recordings: frames in file order, evenly.
         spacing = 1 / ((fps or 1) * tick)
         return np.round(np.arange(len(in_file)) * spacing).astype(np.int64), False
     shown = np.sort(in_file)
@@ -306,7 +321,7 @@ def _end(shown: np.ndarray, packets: _Packets, tick: float) -> float:
     if not len(shown):
         return 0.0
     span = int(shown[-1] - shown[0])
-    if packets.end > shown[-1] and not packets.lost_stamps:
+    if packets.end > shown[-1] and not (packets.lost_stamps or packets.is_restarted):
         return (packets.end - int(shown[0])) * tick
     return span * tick * len(shown) / max(len(shown) - 1, 1)
 
@@ -357,8 +372,3 @@ def _without_sound_only(path: str | os.PathLike[str], table: TimeTable) -> TimeT
     is_explained = end > table.stated_end - _FILE_SLACK_SECONDS
     is_explained |= table.lacking_seconds < _FILE_SLACK_SECONDS
     return dataclasses.replace(table, stated_end=table.end) if is_explained else table
-
-
-def nothing_shown(path: str | os.PathLike[str]) -> UnreadableVideo:
-    """Return the error for a file without a single frame."""
-    return UnreadableVideo(path, "no decodable frame", "the file has no frame: fetch it again")
