@@ -73,14 +73,16 @@ def _at_constant_rate(table: TimeTable, time: float | None, into: float) -> floa
 def _whole_seconds_of(
     table: TimeTable, framerate: int, start: float | None, end: float | None
 ) -> list[int]:
-    if (start or 0) >= table.end and table.frame_count > 1:
+    is_whole = are_whole_seconds(start, end)
+    if is_whole and table.constant_fps is not None and table.fps >= 1:
+        # Drifting seconds included: 29 frames count as a second at 29.97.
+        return whole_second_frames(table.frame_count, table.fps, framerate, start, end)
+    if start and start >= table.end:
         return []
-    if not are_whole_seconds(start, end):
+    if not is_whole:
         return _moment(table, framerate, start or 0.0, end)
     if table.fps < 1:
         return _every_frame(table, start or 0.0, end)
-    if table.constant_fps is not None:
-        return whole_second_frames(table.frame_count, table.fps, framerate, start, end)
     if not framerate:
         return _every_frame(table, start or 0.0, None if end is None else end + 1)
     if opencv_reads_sensibly(table, framerate):

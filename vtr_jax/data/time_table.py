@@ -194,8 +194,7 @@ def _read_unchanged(path: str, inode: int, size: int, changed: int) -> TimeTable
             tick=tick,
             end=_end(shown, packets, tick),
             key_ticks=keys[:, 0],
-            # MP4 is searched by the time of decoding, moved to the first frame's time of showing.
-            seek_ticks=keys[:, 1] + (keys[:1, 0] - keys[:1, 1]) if is_mp4 else keys[:, 0],
+            seek_ticks=_seek_ticks(keys, container, stream, packets.first_decoded),
             is_exact=is_exact,
             start_tick=stream.start_time or 0,
             average_fps=average,
@@ -241,6 +240,7 @@ class _Packets:
     keys: list[tuple[int, int]]
     count: int = 0
     end: int = 0
+    first_decoded: int | None = None
     lost_stamps: int = 0
     is_restarted: bool = False
     is_damaged: bool = False
@@ -275,6 +275,10 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
         # Frames that follow the first key frame but are shown before it refer to lost ones.
         if not packet.is_discard and (first_key is None or stamp >= first_key):
             found.shown.append(stamp)
+            if packet.dts is not None:
+                found.first_decoded = min(
+                    packet.dts, packet.dts if found.first_decoded is None else found.first_decoded
+                )
     return found
 
 
@@ -324,6 +328,15 @@ def _end(shown: np.ndarray, packets: _Packets, tick: float) -> float:
     if packets.end > shown[-1] and not (packets.lost_stamps or packets.is_restarted):
         return (packets.end - int(shown[0])) * tick
     return span * tick * len(shown) / max(len(shown) - 1, 1)
+
+
+def _seek_ticks(
+    keys: np.ndarray, container: InputContainer, stream: VideoStream, first_decoded: int | None
+) -> np.ndarray:
+    """Return the stamp by which FFmpeg finds each key frame: of showing, or of decoding."""
+    if container.format.name.startswith("mov"):  # as if the first frame were decoded when shown
+        return keys[:, 1] + (stream.start_time or 0) - (first_decoded or 0)
+    return keys[:, 1] if container.format.name == "flv" else keys[:, 0]
 
 
 def _stated_rates(stream: VideoStream) -> tuple[float, float]:
