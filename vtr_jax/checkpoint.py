@@ -1,6 +1,7 @@
 """The retriever directory: weights that Orbax wrote, and the JSON that gives them meaning.
 
 DIR/retriever.json     recipe, sizes, options, origin of the weights, versions, files
+DIR/tokenizer.json     the tokenizer, if it is not CLIP's
 DIR/weights/           converted or exported weights, or
 DIR/checkpoints/STEP/  what training saved; the best by validation is the one that counts
 DIR/checksums/STEP.json  sha256 of every file of such a checkpoint
@@ -65,11 +66,12 @@ NOT_RECORDED = (
 )
 
 
-def config_from_json(values: Mapping[str, Any]) -> RetrieverConfig:
+def config_from_json(values: Mapping[str, Any], directory: Path | None = None) -> RetrieverConfig:
     """Return the RetrieverConfig that config_to_json wrote.
 
-    Preprocessing that an earlier version did not record gets the defaults, listed as assumed.
-    Raises ValueError for anything else.
+    directory: of the retriever, which holds its tokenizer.json if it has one. Preprocessing that
+    an earlier version did not record gets the defaults, listed as assumed. Raises ValueError for
+    anything else, FileNotFoundError if the tokenizer.json is missing.
     """
     try:
         clip = ClipConfig(VisionConfig(**values["vision"]), TextConfig(**values["text"]))
@@ -78,7 +80,7 @@ def config_from_json(values: Mapping[str, Any]) -> RetrieverConfig:
             clip,
             values["options"],
             values["sizes"],
-            None if stored is None else Preprocessing.from_json(stored),
+            None if stored is None else Preprocessing.from_json(stored, directory),
             (NOT_RECORDED,) if stored is None else values.get("assumed", ()),
         )
     except (TypeError, KeyError, AttributeError, ValueError) as error:
@@ -110,10 +112,29 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return description
 
 
+def read_config(directory: str | os.PathLike[str]) -> RetrieverConfig:
+    """Return the RetrieverConfig of a retriever directory; errors as load_retriever."""
+    description = read_description(directory)
+    path = Path(directory)
+    try:
+        config = config_from_json(description["retriever"], path)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path / DESCRIPTION_FILE}: {error}") from error
+    if NOT_RECORDED not in config.assumed:
+        return config
+    # Version 1 listed the assumptions of a conversion outside the retriever.
+    assumed = (*map(str, description.get("assumed", ())), *config.assumed)
+    return dataclasses.replace(config, assumed=assumed)
+
+
 def write_description(
     directory: Path, config: RetrieverConfig, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write DIR/retriever.json in one step; facts are added to it as they are."""
+    """Write DIR/retriever.json in one step, after the tokenizer.json if there is one.
+
+    facts: added to retriever.json as they are.
+    """
+    config.preprocessing.write_tokenizer(directory)
     description = {
         "format_version": FORMAT_VERSION,
         "retriever": config_to_json(config),
@@ -436,11 +457,7 @@ def load_retriever(
     path, runtime = Path(directory), Runtime(compute_dtype)
     mesh = mesh or make_mesh()
     check_compute_device(compute_dtype, mesh.devices.flat[0])
-    description = read_description(path)
-    try:
-        config = config_from_json(description["retriever"])
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path / DESCRIPTION_FILE}: {error}") from error
+    description, config = read_description(path), read_config(path)
     abstract = abstract_retriever(config)
     tree = {"params": abstract.params, "state": abstract.state}
     target = jax.tree.map(

@@ -210,6 +210,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         action="store_true",
         help="leave out clips the store lacks, and say how many",
     )
+    parser.add_argument(
+        "--allow_nonfinite",
+        action="store_true",
+        help="rank captions and clips whose features or scores are not finite; default: an error "
+        "that names them",
+    )
     cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(with_recipe_settings(arguments))
     del known.config

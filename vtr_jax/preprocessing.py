@@ -5,19 +5,55 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
+from vtr_jax.data.resize import BLACK, Color, Resize
+from vtr_jax.data.tokenizer_file import TOKENIZER_FILE, TokenizerFile
+from vtr_jax.files import write_atomically
 
 CLIP_TOKENIZER = "clip"
-RESIZE_MODES = ("shortest", "squash", "longest")
-INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-CROP_OFFSETS = ("round", "down")
+# Settings that are choices of an experiment, not properties of the weights.
+PROTOCOL_SETTINGS = (
+    "max_words",
+    "frame_rule",
+    "framerate",
+    "num_frames",
+    "max_frames",
+    "slice_framepos",
+    "frame_order",
+)
+# Options of conversion by the setting of Preprocessing that they decide.
+PREPROCESSING_OPTIONS = {
+    "tokenizer": "tokenizer",
+    "image_mean": "mean",
+    "image_std": "std",
+    "rescale": "rescale",
+    "resize_mode": "resize_mode",
+    "resized_side": "resized_side",
+    "interpolation": "interpolation",
+    "fill_color": "fill_color",
+    "crop_offset": "crop_offset",
+    **{name: name for name in PROTOCOL_SETTINGS},
+}
+# Settings that decide the content of a frame store: of its pictures, and of their choice.
+PICTURE_SETTINGS = (
+    "resolution",
+    "resize_mode",
+    "interpolation",
+    "resized_side",
+    "fill_color",
+    "crop_offset",
+)
+SAMPLING_SETTINGS = ("frame_rule", "framerate", "num_frames")
+STORE_SETTINGS = (*PICTURE_SETTINGS, *SAMPLING_SETTINGS)
+_PROTOCOL_PREFIX = "protocol: "
 _FRAME_CHOICES = (0, 1, 2)
-_LEAST = {"max_words": 3, "resolution": 1, "max_frames": 1}
+_LEAST = {"max_words": 3, "max_frames": 1}
 
 
 class PixelScale(NamedTuple):
@@ -36,16 +72,11 @@ class Preprocessing:
     """Settings that turn a video or a caption into tower input; hashable.
 
     Attributes:
-        tokenizer: "clip".
+        tokenizer: "clip", or the tokenizer of a tokenizer.json, equal by the file's sha256.
         max_words: tokens per caption, start and end of text included.
         resolution: side of the square frames that the vision tower reads, pixels.
-        resize_mode: "shortest" resizes the shorter side and crops the center, "squash" resizes
-            both sides and ignores the aspect ratio, "longest" resizes the longer side and pads.
-        resized_side: pixels of the resized side before the crop; None: the resolution.
-        interpolation: Pillow's name of the resampling filter.
-        fill_color: RGB pixel values of the padding, 0-255.
-        crop_offset: rounding of the crop's offset: "round" (half to even, as torchvision and
-            OpenAI) or "down" (as Hugging Face).
+        resize_mode, interpolation, resized_side, fill_color, crop_offset: how pictures become
+            squares, see Resize.
         rescale: factor from pixel values to the range of `mean`.
         mean, std: per channel (RGB), subtracted and divided after `rescale`.
         frame_rule, framerate, num_frames: how frames are sampled, as `vtr prepare`.
@@ -57,13 +88,13 @@ class Preprocessing:
         ValueError: a value is out of its range; the message names it.
     """
 
-    tokenizer: str = CLIP_TOKENIZER
+    tokenizer: str | TokenizerFile = CLIP_TOKENIZER
     max_words: int = 32
     resolution: int = 224
     resize_mode: str = "shortest"
     resized_side: int | None = None
     interpolation: str = "bicubic"
-    fill_color: tuple[int, int, int] = (0, 0, 0)
+    fill_color: Color = BLACK
     crop_offset: str = "round"
     rescale: float = 1 / 255
     mean: tuple[float, float, float] = tuple(PIXEL_MEAN.tolist())  # type: ignore[assignment]
@@ -80,17 +111,15 @@ class Preprocessing:
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         for name, least in _LEAST.items():
             _check_whole(name, getattr(self, name), least)
-        for name in ("resized_side", "num_frames"):
-            if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), 1)
-        for name, choices in (
-            ("resize_mode", RESIZE_MODES),
-            ("interpolation", INTERPOLATIONS),
-            ("crop_offset", CROP_OFFSETS),
-            ("slice_framepos", _FRAME_CHOICES),
-            ("frame_order", _FRAME_CHOICES),
-        ):
-            _check_choice(name, getattr(self, name), choices)
+        if self.num_frames is not None:
+            _check_whole("num_frames", self.num_frames, 1)
+        for name in ("slice_framepos", "frame_order"):
+            _check_choice(name, getattr(self, name), _FRAME_CHOICES)
+        if self.tokenizer != CLIP_TOKENIZER and not isinstance(self.tokenizer, TokenizerFile):
+            raise ValueError(
+                f"tokenizer: expected 'clip' or a TokenizerFile, got {self.tokenizer!r}"
+            )
+        _ = self.resize  # checks its settings
         _check_positive("rescale", self.rescale)
         for deviation in self.std:
             _check_positive("std", deviation)
@@ -106,22 +135,58 @@ class Preprocessing:
         """The arrays that turn pixels into tower input."""
         return _pixel_scale(self.rescale, self.mean, self.std)
 
+    @property
+    def pixel_text(self) -> str:
+        """Rescale, mean and standard deviation in words."""
+        scale = "1/255" if self.rescale == 1 / 255 else f"{self.rescale:g}"
+        mean, std = (", ".join(f"{x:.4g}" for x in values) for values in (self.mean, self.std))
+        return f"pixels times {scale}, mean {mean}, standard deviation {std}"
+
+    def store_settings(self) -> dict[str, Any]:
+        """Return the settings of a frame store whose frames this preprocessing describes."""
+        values = {name: getattr(self, name) for name in STORE_SETTINGS}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name == "resized_side"
+        }
+
+    @property
+    def resize(self) -> Resize:
+        """How pictures become squares."""
+        return Resize(
+            self.resolution,
+            self.resize_mode,
+            self.interpolation,
+            self.resized_side,
+            self.fill_color,
+            self.crop_offset,
+        )
+
     def replace(self, **changes: Any) -> Preprocessing:
         """Return a copy with some settings changed; raises ValueError as the class."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if isinstance(self.tokenizer, TokenizerFile):
+            values["tokenizer"] = self.tokenizer.to_json()
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
+            for name, value in values.items()
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+    def from_json(cls, values: Mapping[str, Any], directory: Path | None = None) -> Preprocessing:
         """Return the settings that `to_json` wrote.
 
+        Args:
+            values: the JSON object.
+            directory: where a tokenizer.json of these settings is stored.
+
         Raises:
+            FileNotFoundError: the tokenizer.json is missing.
             ValueError: a value is out of its range, or a name is unknown (for example because a
                 newer version wrote it).
         """
@@ -131,11 +196,57 @@ class Preprocessing:
             raise ValueError(
                 f"preprocessing: unknown settings {', '.join(unknown)}; upgrade vtr_jax"
             )
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        if isinstance(plain.get("tokenizer"), Mapping):
+            plain["tokenizer"] = TokenizerFile.from_json(plain["tokenizer"], directory)
+        return cls(**plain)
+
+    def write_tokenizer(self, directory: Path) -> None:
+        """Write the tokenizer.json of these settings, if they have one, into a directory."""
+        if isinstance(self.tokenizer, TokenizerFile):
+            write_atomically(directory / TOKENIZER_FILE, self.tokenizer.content)
+
+
+def protocol_assumption(preprocessing: Preprocessing, known: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each protocol setting that is not among the known ones."""
+    if "max_words" not in known:
+        yield (
+            f"{_PROTOCOL_PREFIX}{preprocessing.max_words} tokens per caption, as the published "
+            "programs (or: --max_words=N)"
+        )
+    if not {"max_frames", "framerate", "frame_rule"} <= set(known):
+        yield (
+            f"{_PROTOCOL_PREFIX}{preprocessing.max_frames} frames per clip, "
+            f"{preprocessing.framerate} per second by the rule {preprocessing.frame_rule}, evenly "
+            "spaced, as CLIP4Clip (or: --max_frames=N --framerate=N --frame_rule=NAME)"
+        )
+
+
+def frames_are_assumed(assumed: Iterable[str]) -> bool:
+    """Whether the choice of frames is among the assumptions."""
+    return any(
+        sentence.startswith(_PROTOCOL_PREFIX) and " frames per clip" in sentence
+        for sentence in assumed
+    )
+
+
+def without_protocol(assumed: Iterable[str]) -> tuple[str, ...]:
+    """Return assumptions without those on protocol settings, which training replaces."""
+    return tuple(sentence for sentence in assumed if not sentence.startswith(_PROTOCOL_PREFIX))
+
+
+def check_tokenizer_path(preprocessing: Preprocessing, directory: Path) -> None:
+    """Raise FileExistsError if writing the tokenizer would replace another tokenizer.json."""
+    tokenizer, path = preprocessing.tokenizer, directory / TOKENIZER_FILE
+    if isinstance(tokenizer, str) or not path.exists():
+        return
+    if path.read_bytes() != tokenizer.content:
+        raise FileExistsError(
+            f"{path}: expected no file, or the tokenizer {tokenizer.name} of this retriever, found "
+            "another one; choose another folder"
         )
 
 

@@ -34,6 +34,7 @@ from vtr_jax.convert.merge import is_internvideo
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import check_names, params_from_original
 from vtr_jax.convert.open_clip import plain_names
+from vtr_jax.convert.preprocessing_facts import with_file_settings, with_protocol
 from vtr_jax.convert.recognise import Recognised, recognise
 from vtr_jax.convert.safetensors_file import is_safetensors, read_metadata
 from vtr_jax.convert.sizes import TOWER_OPTIONS, resized_positions, split_options
@@ -85,6 +86,7 @@ def _read(
     options: dict[str, Any],
     loading: LoadingOptions,
     seed: int,
+    stored: WrittenFacts | None = None,
 ) -> tuple[Retriever, tuple[str, ...]]:
     """The retriever whose parameters are in the file, in the file's dtypes, and notes."""
     what = str(file.path)
@@ -93,6 +95,8 @@ def _read(
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
     config = config_of_state_dict(tensors, recipe, what, **options)
+    written = None if stored is None else stored.preprocessing
+    config = with_file_settings(config, file, options, loading.image_resolution, written)
     tensors, notes = put_together(tensors, config, loading, seed)
     abstract = abstract_retriever(config).params
     try:
@@ -239,14 +243,17 @@ def convert_checkpoint(
         own = {**stored.options, **own}
     notes = (*file.notes, *notes)
     if _is_bare_clip(file, recipe):
-        clip, loaded = _read(file, "clip", towers, loading, seed)
+        clip, loaded = _read(file, "clip", towers, loading, seed, stored)
         retriever = initialise_from_clip(clip, recipe, jax.random.key(seed), own)
+        config = with_protocol(retriever.config, given)
+        retriever = dataclasses.replace(retriever, config=config)
         notes = (*notes, f"CLIP weights start a {recipe}; what they lack is drawn from seed {seed}")
     else:
-        retriever, loaded = _read(file, recipe, {**towers, **own}, loading, seed)
+        retriever, loaded = _read(file, recipe, {**towers, **own}, loading, seed, stored)
     known = {**towers, "end_of_text_rule": True} if stored and stored.towers else towers
     report = _report(file, retriever, known, (*notes, *loaded), guessed)
+    config = dataclasses.replace(retriever.config, assumed=report.assumed)
     write_retriever(
-        directory, retriever.config, retriever.params, state=retriever.state, facts=report.facts()
+        directory, config, retriever.params, state=retriever.state, facts=report.facts()
     )
     return report

@@ -15,6 +15,7 @@ from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.models.clip import ClipConfig, clip_config
 from vtr_jax.models.recipes import RECIPES, Recipe
 from vtr_jax.models.recipes.recipe import plain_value
+from vtr_jax.preprocessing import PREPROCESSING_OPTIONS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -26,7 +27,14 @@ _POSITIONS = "visual.positional_embedding"
 # Widths of image towers that only open_clip has (ViT-H), with the width of their heads.
 HEAD_WIDTHS = {1280: 80}
 
-TOWER_OPTIONS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
+TOWER_OPTIONS = (
+    "activation",
+    "vision_heads",
+    "text_heads",
+    "layer_norm_eps",
+    "end_of_text_id",
+    *PREPROCESSING_OPTIONS,
+)
 
 
 def split_options(

@@ -15,13 +15,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vtr_jax.checkpoint import load_retriever
+from vtr_jax.checkpoint import config_from_json, load_retriever, read_description
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params
-from vtr_jax.convert.written_facts import facts_to_metadata
+from vtr_jax.convert.written_facts import facts_to_metadata, hard_coded_differences
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import check_tokenizer_path
 
 _TOWERS = ("visual", "text", "logit_scale")
 
@@ -48,6 +49,12 @@ def original_state_dict(retriever: Retriever, to: str) -> dict[str, np.ndarray]:
             f"the towers of this {config.recipe} are more than CLIP's ({error}); give "
             f"--to={config.recipe}"
         ) from error
+
+
+def write_back_warnings(directory: str | os.PathLike[str], to: str) -> tuple[str, ...]:
+    """Return what the original program would compute differently from this retriever."""
+    description = read_description(directory)
+    return hard_coded_differences(config_from_json(description["retriever"]), to)
 
 
 def write_back(
@@ -77,6 +84,7 @@ def write_back(
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_tokenizer_path(retriever.preprocessing, path.parent)
     # A folder, because that can be locked: what a killed process left in it is overwritten.
     partial = path.with_name(f".{path.name}.partial")
     with only_process(partial, f"writing {path}"):
@@ -85,6 +93,7 @@ def write_back(
             save_file(state_dict, partial / path.name, metadata=metadata)
             with (partial / path.name).open("rb") as file:
                 os.fsync(file.fileno())
+            retriever.preprocessing.write_tokenizer(path.parent)
             (partial / path.name).replace(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -20,13 +20,15 @@ class WrittenFacts:
     """What a file written by vtr_jax says of itself.
 
     system: whose names it has. towers: options of the towers by name. options: the recipe's.
-    notes: what the reader should know.
+    notes: what the reader should know. preprocessing: as Preprocessing.to_json, None in files of
+    earlier versions.
     """
 
     system: str
     towers: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] | None = None
 
 
 def facts_to_metadata(config: RetrieverConfig, system: str) -> dict[str, str]:
@@ -36,7 +38,10 @@ def facts_to_metadata(config: RetrieverConfig, system: str) -> dict[str, str]:
         config: The retriever's description.
         system: Whose names the file has; the recipe's options are stored for its own names only.
     """
-    facts: dict[str, Any] = {"towers": _tower_facts(config)}
+    facts: dict[str, Any] = {
+        "towers": _tower_facts(config),
+        "preprocessing": config.preprocessing.to_json(),
+    }
     if system == config.recipe:
         facts["options"] = dict(config.options)
     # "pt" is what PyTorch's and Hugging Face's readers expect to be told.
@@ -57,10 +62,13 @@ def facts_from_metadata(metadata: Mapping[str, str], what: str) -> WrittenFacts 
     try:
         facts = json.loads(metadata[_KEY])
         towers, options = dict(facts["towers"]), dict(facts.get("options") or {})
+        preprocessing = facts.get("preprocessing")
+        preprocessing = None if preprocessing is None else dict(preprocessing)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{what}: expected facts as JSON in its metadata ({error})") from error
     note = "activation, heads, epsilon and end-of-text rule are those in the file's metadata"
-    return WrittenFacts(system, {k: towers[k] for k in _TOWERS if k in towers}, options, (note,))
+    known = {k: towers[k] for k in _TOWERS if k in towers}
+    return WrittenFacts(system, known, options, (note,), preprocessing)
 
 
 def hard_coded_differences(config: RetrieverConfig, system: str) -> tuple[str, ...]:

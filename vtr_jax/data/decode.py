@@ -119,12 +119,16 @@ def _from_the_start(
     """All frames with their indices; notes in `ended` that the file ended without an error."""
     with opened_video(path, thread_type, options) as (container, stream):
         index = -1
-        for frame in _frames(container, stream, ended):
-            place = _place(table, frame)
-            if place is not None and place < 0:
-                continue  # before the first key frame
-            index = index + 1 if place is None else max(place, index + 1)
-            yield index, frame
+        try:
+            for frame in _frames(container, stream):
+                place = _place(table, frame)
+                if place is not None and place < 0:
+                    continue  # before the first key frame
+                index = index + 1 if place is None else max(place, index + 1)
+                yield index, frame
+            ended.append(True)
+        except _DamagedStream:
+            return
 
 
 def _place(table: TimeTable | None, frame: VideoFrame) -> int | None:
@@ -146,10 +150,11 @@ def _sparse_frames(
     would have to start from a frame that is not clean.
     """
     skips = table.codec in SKIPPING_CODECS
-    if (not skips and wanted[0] < SEEK_FROM) or wanted[-1] >= table.frame_count:
+    keys = table.key_frames.tolist()
+    if (not skips and wanted[0] < SEEK_FROM) or not keys or wanted[-1] >= table.frame_count:
         return
     with opened_video(path, thread_type, _STRICT) as (container, stream):
-        for key, run in _runs(wanted, table.key_frames.tolist()):
+        for key, run in _runs(wanted, keys):
             try:
                 container.seek(int(table.key_ticks[key]), stream=stream, backward=True)
             except av.FFmpegError:  # not every container can
@@ -158,7 +163,7 @@ def _sparse_frames(
             decoded = (
                 _frames_skipping(container, stream, run_ticks)
                 if skips
-                else _frames(container, stream, [])
+                else _frames(container, stream)
             )
             found = 0
             for index, frame in _confirmed(decoded, table, key, skips):
@@ -190,7 +195,7 @@ def _confirmed(decoded: Iterator[VideoFrame], table: TimeTable, key: int, skips:
     """Decoded frames with their indices from a key frame on, until one is not as promised."""
     first = int(table.key_frames[key])
     reached = first - 1
-    for frame in decoded:
+    for frame in _until_damage(decoded):
         if frame.pts is not None and frame.pts < table.ticks[first]:
             continue
         index = _place(table, frame)
@@ -206,16 +211,24 @@ def _confirmed(decoded: Iterator[VideoFrame], table: TimeTable, key: int, skips:
         yield index, frame
 
 
-def _frames(
-    container: InputContainer, stream: VideoStream, ended: list[bool]
-) -> Iterator[VideoFrame]:
+def _until_damage(decoded: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    try:
+        yield from decoded
+    except _DamagedStream:
+        return
+
+
+class _DamagedStream(Exception):
+    """The decoder stopped at an error."""
+
+
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     try:
         yield from container.decode(stream)
-        ended.append(True)
     except av.error.MemoryError:
         raise
-    except av.FFmpegError:
-        return
+    except av.FFmpegError as error:
+        raise _DamagedStream from error
 
 
 def _frames_skipping(
@@ -229,8 +242,8 @@ def _frames_skipping(
             yield from stream.decode(packet)
     except av.error.MemoryError:
         raise
-    except av.FFmpegError:
-        return
+    except av.FFmpegError as error:
+        raise _DamagedStream from error
 
 
 class _RgbConverter:

@@ -64,7 +64,7 @@ class FramePlan:
     @property
     def ends_early(self) -> bool:
         """Whether the frames of the file cover clearly less than its stated duration."""
-        return bool(self.warnings)
+        return self.table is not None and self.table.ends_early
 
 
 class SampledPictures(NamedTuple):
@@ -139,7 +139,7 @@ def _times(table: TimeTable, indices: Sequence[int]) -> list[float]:
 
 
 def _warnings(table: TimeTable) -> Iterator[str]:
-    if table.lacking_seconds:
+    if table.ends_early:
         yield (
             f"its frames cover {table.end:.1f} of the {table.stated_end:.1f} seconds that it "
             "states: cut off or damaged"

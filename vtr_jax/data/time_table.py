@@ -34,6 +34,8 @@ _JITTER, _JITTER_DECODING = 0.5, 2.0
 _SLACK_SECONDS, _SLACK_FRAMES = 0.1, 1.5
 # The duration of a file may be the duration of its sound, which is padded to full blocks.
 _FILE_SLACK_SECONDS = 1.0
+# Less is stored with fewer frames, but is not worth a warning.
+_CLEAR_SECONDS, _CLEAR_SHARE = 0.5, 0.01
 # A mean rate that differs more from the stated one makes the stated one wrong.
 _SAME_RATE = 0.1
 
@@ -69,6 +71,7 @@ class TimeTable:
         opencv_count: OpenCV's number of frames, from the header; 0 or less if it has none.
         stated_end: seconds from the first frame that the image should last.
         codec: FFmpeg's name of the codec.
+        unread: packets that the header lists, but that cannot be read.
         is_encrypted: whether the packets are encrypted.
     """
 
@@ -84,6 +87,7 @@ class TimeTable:
     opencv_count: int
     stated_end: float
     codec: str
+    unread: int = 0
     is_encrypted: bool = False
 
     @property
@@ -127,15 +131,26 @@ class TimeTable:
 
     @property
     def lacking_seconds(self) -> float:
-        """Seconds of the stated duration without frames; 0 if the difference is negligible."""
-        slack = max(_SLACK_SECONDS, _SLACK_FRAMES / self.fps if self.fps else 0.0)
+        """Seconds of the stated duration without frames; 0 if the difference is rounding."""
+        frame = 1 / self.fps if self.fps else 0.0
+        slack = max(_SLACK_SECONDS, _SLACK_FRAMES * frame)
+        if self.unread:  # their number may be that of fields, or of empty packets
+            slack = min(slack, frame * self.unread / 2)
         lacking = self.stated_end - self.end
         return lacking if lacking > slack else 0.0
 
     @property
+    def ends_early(self) -> bool:
+        """Whether the frames cover clearly less than the stated duration."""
+        clear = max(_CLEAR_SECONDS, _CLEAR_SHARE * self.stated_end)
+        return self.lacking_seconds > clear
+
+    @property
     def lacking_frames(self) -> int:
         """Frames that the stated duration would hold in addition."""
-        return round(self.lacking_seconds * self.fps)
+        estimate = round(self.lacking_seconds * self.fps)
+        is_agreed = estimate and abs(self.unread - estimate) <= max(2, 0.1 * estimate)
+        return self.unread if is_agreed else estimate
 
     def shown_at(self, seconds: float) -> int:
         """Return the frame that is on screen `seconds` after the first one appears."""
@@ -179,6 +194,7 @@ def read_time_table(path: str | os.PathLike[str]) -> TimeTable:
             # Relative to the first frame, or to a beginning before it: the weaker claim counts.
             stated_end=min(stated_end, stated_end - first * tick),
             codec=stream.codec_context.name,
+            unread=max(stream.frames - packets.count, 0),
             is_encrypted=packets.is_encrypted,
         )
     if is_of_file and table.lacking_seconds:
@@ -212,6 +228,7 @@ class _Packets:
 
     shown: array.array
     keys: list[tuple[int, int]]
+    count: int = 0
     end: int = 0
     lost_stamps: int = 0
     is_damaged: bool = False
@@ -224,6 +241,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     first_key: int | None = None
     for packet in demuxed(container, stream):
         stamp = packet.pts
+        found.count += 1
         if stamp is not None and not packet.is_discard:
             found.end = max(found.end, stamp + max(packet.duration or 0, 0))
         if not packet.size or is_hidden(packet):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from vtr_jax.data.frame_choice import UNIFORM, order_frames, slice_positions
 from vtr_jax.data.frame_rules import FILE_RULES, Sampling
+from vtr_jax.data.resize import Resize, resize_and_crop, resize_picture
 from vtr_jax.data.sampling import plan_frames, read_images
 from vtr_jax.data.video_file import UnreadableVideo
 
@@ -102,6 +102,7 @@ def read_video(
     slice_framepos: int = UNIFORM,
     frame_order: int = 0,
     resolution: int = 224,
+    resize: Resize | None = None,
     rng: np.random.Generator | None = None,
     thread_type: str = "AUTO",
     frame_rule: str = "opencv",
@@ -120,6 +121,8 @@ def read_video(
         slice_framepos: which of too many frames: 0 first, 1 last, 2 evenly spaced.
         frame_order: 0 as shown, 1 reversed, 2 shuffled by `rng`.
         resolution: R, the side of the square frames, pixels.
+        resize: how pictures become squares; None = shorter side to `resolution`, bicubic, middle
+            square. Its own resolution replaces `resolution`.
         rng: needed by `frame_order` 2.
         thread_type: how PyAV decodes: "AUTO", "FRAME", "SLICE" or "NONE" (one thread).
         frame_rule: "opencv" (whole seconds), "decord" (a stride) or "xpool" (the middles of
@@ -133,6 +136,7 @@ def read_video(
         ValueError: an option is out of its range.
     """
     _check_resolution(resolution)
+    resize = resize or Resize(resolution)
     if frame_rule not in FILE_RULES:
         raise ValueError(f"frame_rule is {frame_rule!r}, expected one of {', '.join(FILE_RULES)}")
     # Wrong options are rejected before the file is opened.
@@ -144,7 +148,7 @@ def read_video(
             indices[place] for place in slice_positions(len(indices), max_frames, slice_framepos)
         ]
         decoded = read_images(plan, thread_type, kept)
-        return [resize_and_crop(image, resolution) for _, image in decoded]
+        return [resize_picture(image, resize) for _, image in decoded]
 
     try:
         images = images_of(plan.indices)
@@ -153,52 +157,9 @@ def read_video(
     if len(images) < min(len(plan.indices), max_frames):
         # The file ends before its stated length, so the choice is among fewer frames.
         images = images_of([index for index, _ in read_images(plan, thread_type)])
-    frames = np.zeros((max_frames, resolution, resolution, 3), np.uint8)
+    frames = np.zeros((max_frames, resize.resolution, resize.resolution, 3), np.uint8)
     frames[: len(images)] = np.stack(images)[order_frames(np.arange(len(images)), frame_order, rng)]
     return frames, (np.arange(max_frames) < len(images)).astype(np.int32)
-
-
-def resize_and_crop(image: np.ndarray, resolution: int) -> np.ndarray:
-    """Resize the shorter side to `resolution` (Pillow's bicubic) and cut out the middle square.
-
-    The longer side is cut down to a whole pixel and the crop's offset is rounded half to even, as
-    CLIP's own preprocessing does.
-
-    Args:
-        image: uint8 [H, W, 3].
-        resolution: R, pixels.
-
-    Returns:
-        uint8 [R, R, 3].
-
-    Raises:
-        ValueError: `image` is no 8-bit picture with three channels, or `resolution` is below 1.
-    """
-    _check_resolution(resolution)
-    image = resize_short_side(image, resolution)
-    top, left = (round((side - resolution) / 2) for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + resolution, left : left + resolution])
-
-
-def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize the shorter side to `short_side` (Pillow's bicubic), the longer one in proportion.
-
-    Args:
-        image: uint8 [H, W, 3].
-        short_side: pixels.
-
-    Raises:
-        ValueError: `image` is no 8-bit picture with three channels.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
-    height, width = image.shape[:2]
-    short = min(height, width)
-    if short == short_side:
-        return image
-    width, height = (short_side * side // short for side in (width, height))
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _check_resolution(resolution: int) -> None:

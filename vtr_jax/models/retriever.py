@@ -1,8 +1,9 @@
 """A retriever: two towers, frame aggregation and an interaction, as one pytree of parameters.
 
 retriever = vtr_jax.load_retriever("DIR")
-text = retriever.encode_text(*vtr_jax.tokenize(["a cat jumps"]))
-video = retriever.encode_video(frames, frame_mask)
+text = retriever.encode_text(*retriever.tokenize(["a cat jumps"]))
+frames, frame_mask = retriever.read_video("holiday.mp4")
+video = retriever.encode_video(frames[None], frame_mask[None])
 logits_tv = retriever.similarity(text, video)
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -87,6 +90,30 @@ class Retriever:
             changed = ", ".join(f"{name}={value}" for name, value in changes.items())
             raise ValueError(f"{changed}: such a {config.recipe} has other parameters")
         return dataclasses.replace(self, config=config)
+
+    def read_video(
+        self,
+        path: str | os.PathLike[str],
+        start: float | None = None,
+        end: float | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read one clip of a video file by this retriever's preprocessing.
+
+        start, end: seconds; None = from the beginning, to the end. Returns frames uint8
+        [F,R,R,3] and frame_mask int32 [F]. Raises UnreadableVideo or ValueError as read_video.
+        """
+        from vtr_jax.data.preprocess import read_preprocessed
+
+        return read_preprocessed(path, self.preprocessing, start, end)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and mask of captions, int32 [T,L], by this retriever's preprocessing.
+
+        Raises ValueError as tokenize.
+        """
+        from vtr_jax.data.preprocess import tokenize_preprocessed
+
+        return tokenize_preprocessed(texts, self.preprocessing)
 
     def encode_text(self, token_ids: ArrayLike, token_mask: ArrayLike) -> TextFeatures:
         """Encode captions.

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.data.annotations.parsed_once import parsed_once
+
 _SHOWN = 10
 _SAVE_AGAIN = "expected commas: save it again as comma-separated values, with quoted texts"
 
@@ -36,6 +38,7 @@ class BadRow:
     why: str
 
 
+@parsed_once
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file, with or without a byte order mark, gzipped if its name ends in .gz.
 
@@ -91,8 +94,9 @@ def _bytes(path: Path) -> bytes:
         raise ValueError(f"{path}: no whole gzip file ({error}); download it again") from error
 
 
+@parsed_once
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; the caller must not change its content.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -147,6 +151,14 @@ def read_csv(
         ValueError: the file is no CSV in UTF-8, is separated by something other than commas, or
             its header is not as expected.
     """
+    rows, bad = _parse_csv(path, tuple(required))
+    return list(rows), list(bad)
+
+
+@parsed_once
+def _parse_csv(
+    path: str | os.PathLike[str], required: Sequence[str]
+) -> tuple[list[Row], list[BadRow]]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: list[Row] = []
     bad: list[BadRow] = []
@@ -201,6 +213,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not UTF-8.
     """
+    rows, bad = _parse_jsonl(path)
+    return list(rows), list(bad)
+
+
+@parsed_once
+def _parse_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
     for line, text in enumerate(read_text(path).split("\n"), 1):

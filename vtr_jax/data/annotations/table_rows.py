@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vtr_jax.data.annotations.pairs import timed_id
+from vtr_jax.data.annotations.parsed_once import parsed_once
 from vtr_jax.data.annotations.rows import BadRow, Row, read_csv, read_jsonl, refuse_bad_rows
 from vtr_jax.data.split import VideoClip, clip_name
 
@@ -32,8 +33,9 @@ class Entry:
     split: str
 
 
+@parsed_once
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
-    """The rows of a .csv or .jsonl file, and those that cannot be read.
+    """The rows of a .csv or .jsonl file, and those that cannot be read; not to be changed.
 
     Raises FileNotFoundError, and ValueError for a file of another form or one with a column that
     is not read, but looks like a misspelt one that would be.

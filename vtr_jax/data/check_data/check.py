@@ -15,6 +15,7 @@ from vtr_jax.data.annotations import (
     MissingCaptions,
     MissingSplit,
     check_options,
+    each_file_parsed_once,
     read_split,
     split_names,
 )
@@ -68,7 +69,8 @@ def check_data(
         raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
-    read, listed, missing, problems = _read(dataset, annotations, splits, options)
+    with each_file_parsed_once():
+        read, listed, missing, problems = _read(dataset, annotations, splits, options)
     checks = [check_split(split, options, max_words) for split in read]
     lists = [check_list(split, options) for split in listed]
     everything = [*read, *listed]

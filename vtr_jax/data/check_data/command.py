@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax.data.annotations import READERS, reader_options
-from vtr_jax.data.frame_store.command import SETTINGS, add_settings
+from vtr_jax.data.frame_store.command import add_settings, chosen_settings
 
 EPILOG = (
     "--name=value options of the annotation reader: "
@@ -63,7 +63,7 @@ def run_check(known: argparse.Namespace, options: dict[str, Any]) -> None:
         splits=known.splits.split(",") if known.splits is not None else None,
         max_words=known.max_words,
         workers=known.workers,
-        **{name: getattr(known, name) for name in SETTINGS},
+        **chosen_settings(known),
         **options,
     )
     print(report_text(report))

@@ -24,8 +24,9 @@ from vtr_jax.data.frame_store.encoding import encode_frame
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.resize import resize_picture, resize_short_side
 from vtr_jax.data.sampling import FramePlan, plan_frames, read_images
-from vtr_jax.data.video import UnreadableVideo, resize_and_crop, resize_short_side
+from vtr_jax.data.video_file import UnreadableVideo
 from vtr_jax.files import open_atomically
 
 # Protocol buffers hold less than 2 GiB; file name, settings and the like need a little of it.
@@ -154,9 +155,9 @@ def _too_large(sizes: list[int], plan: FramePlan, settings: StoreSettings) -> st
 def as_stored(picture: np.ndarray, settings: StoreSettings) -> np.ndarray:
     """A decoded picture, uint8 [H,W,3], in the size in which a store of these settings keeps it."""
     if settings.stored_side is None:
-        return resize_and_crop(picture, settings.resolution)
+        return resize_picture(picture, settings.resize)
     if 0 < settings.stored_side < min(picture.shape[:2]):
-        return resize_short_side(picture, settings.stored_side)
+        return resize_short_side(picture, settings.stored_side, settings.interpolation)
     return picture
 
 

@@ -30,7 +30,7 @@ class RetrieverConfig:
     options: every option of the recipe, spelt as the original program's flags, sorted.
     sizes: sizes of the recipe's own modules that the towers do not tell, sorted.
     preprocessing: settings that turn videos and captions into tower input.
-    assumed: one sentence per fact that was assumed because nothing stated it.
+    assumed: one sentence per fact that was assumed because nothing stated it; not compared.
     """
 
     recipe: str
@@ -38,7 +38,7 @@ class RetrieverConfig:
     options: tuple[tuple[str, OptionValue], ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
     preprocessing: Preprocessing = Preprocessing()
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def option(self, name: str) -> Any:
         """The value of one option; KeyError for a name the recipe does not have."""
@@ -149,7 +149,7 @@ class Recipe:
         complete = self.complete_options(given)
         self.check(clip, complete)
         all_sizes = {**self.sizes(clip, complete), **(sizes or {})}
-        preprocessing = preprocessing or default_preprocessing(clip)
+        preprocessing = preprocessing or default_preprocessing(clip, all_sizes)
         check_preprocessing(clip, preprocessing)
         return RetrieverConfig(
             self.name,
@@ -161,12 +161,16 @@ class Recipe:
         )
 
 
-def default_preprocessing(clip: ClipConfig) -> Preprocessing:
-    """Return OpenAI's preprocessing at the towers' resolution and context length."""
-    limit = Preprocessing().max_words
+def default_preprocessing(clip: ClipConfig, sizes: Mapping[str, int]) -> Preprocessing:
+    """Return OpenAI's preprocessing at the towers' resolution and context length.
+
+    sizes: of the recipe's modules; max_frames is theirs if they fix it.
+    """
+    default = Preprocessing()
     return Preprocessing(
-        max_words=max(3, min(limit, clip.text.context_length)),
+        max_words=max(3, min(default.max_words, clip.text.context_length)),
         resolution=clip.vision.image_resolution,
+        max_frames=sizes.get("max_frames", default.max_frames),
     )
 
 
