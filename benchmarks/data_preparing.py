@@ -30,8 +30,9 @@ from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.frame_store.jobs import ClipJob
 from vtr_jax.data.frame_store.part import Part, make_part
 from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.resize import resize_short_side
 from vtr_jax.data.sampling import sample_pictures
-from vtr_jax.data.video import read_video, resize_short_side
+from vtr_jax.data.video import read_video
 
 RULES = {"opencv": Sampling("opencv"), "xpool": Sampling("xpool")}
 

@@ -213,8 +213,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--allow_nonfinite",
         action="store_true",
-        help="rank captions and clips whose features or scores are not finite; default: an error "
-        "that names them",
+        help="accept weights that are not finite, and rank captions and clips whose features or "
+        "scores are not; default: an error that names them",
     )
     cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(with_recipe_settings(arguments))

@@ -97,8 +97,8 @@ class Preprocessing:
     fill_color: Color = BLACK
     crop_offset: str = "round"
     rescale: float = 1 / 255
-    mean: tuple[float, float, float] = tuple(PIXEL_MEAN.tolist())  # type: ignore[assignment]
-    std: tuple[float, float, float] = tuple(PIXEL_STD.tolist())  # type: ignore[assignment]
+    mean: tuple[float, float, float] = tuple(PIXEL_MEAN.tolist())
+    std: tuple[float, float, float] = tuple(PIXEL_STD.tolist())
     frame_rule: str = "opencv"
     framerate: float | None = 1
     num_frames: int | None = None

@@ -20,6 +20,7 @@ import numpy as np
 from vtr_jax.checkpoint import check_new_directory, write_retriever
 from vtr_jax.convert.checkpoint_file import CheckpointFile, open_checkpoint, strip_prefix
 from vtr_jax.convert.conversion_report import ConversionReport, assumptions
+from vtr_jax.convert.families import family_hint
 from vtr_jax.convert.foreign_files import refuse_relatives
 from vtr_jax.convert.from_state_dict import config_of_state_dict
 from vtr_jax.convert.huggingface_names import openai_names
@@ -171,6 +172,17 @@ def _vocabulary_notes(retriever: Retriever) -> tuple[str, ...]:
     )
 
 
+def _family_notes(
+    file: CheckpointFile, retriever: Retriever, known: dict[str, Any]
+) -> tuple[str, ...]:
+    """Which published weights a file without a configuration may be, if it matters."""
+    needed = ("activation", "image_mean", "image_std", "resize_mode")
+    if file.config is not None or all(known.get(name) is not None for name in needed):
+        return ()
+    hint = family_hint(retriever.config.clip)
+    return () if hint is None else (hint,)
+
+
 def _report(
     file: CheckpointFile,
     retriever: Retriever,
@@ -186,7 +198,7 @@ def _report(
         sha256=file.sha256,
         config=retriever.config,
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(retriever.params)),
-        notes=(*notes, *_vocabulary_notes(retriever)),
+        notes=(*notes, *_vocabulary_notes(retriever), *_family_notes(file, retriever, towers)),
         assumed=(*guessed, *assumptions(retriever.config, known)),
     )
 

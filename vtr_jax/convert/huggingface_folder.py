@@ -118,20 +118,42 @@ def config_name(folder: Path, weights: Path, tensors: Mapping[str, LazyTensor]) 
     """Return the name of the configuration file that belongs to a weight file, or None.
 
     Whatever the weight file is called: open_clip's file for OpenAI's and open_clip's names, else
-    config.json of a CLIP. A config.json of something else counts only next to a usual name.
+    config.json of a CLIP. Next to a file without a usual name it counts only if its sizes fit.
     """
     huggingface = any(".embeddings." in f".{name}" for name in tensors)
-    first = OPEN_CLIP_CONFIG if not huggingface else CONFIG
-    order = (first, CONFIG) if weights.name not in OPEN_CLIP_FILES else (OPEN_CLIP_CONFIG, CONFIG)
-    for name in dict.fromkeys(order):
+    from_open_clip = weights.name in OPEN_CLIP_FILES or not huggingface
+    usual = weights.name in (*WEIGHT_FILES, *OPEN_CLIP_FILES)
+    for name in (OPEN_CLIP_CONFIG, CONFIG) if from_open_clip else (CONFIG,):
         path = folder / name
-        if not path.is_file():
+        if not path.is_file() or (name == OPEN_CLIP_CONFIG and weights.name in WEIGHT_FILES):
             continue
-        if name == OPEN_CLIP_CONFIG or weights.name in WEIGHT_FILES:
-            return name
-        if _read_object(path).get("model_type") == "clip":
+        if usual or _fits(_read_object(path), tensors):
             return name
     return None
+
+
+def _fits(config: Mapping[str, Any], tensors: Mapping[str, LazyTensor]) -> bool:
+    """Whether a configuration is a CLIP's and states the widths and patch size of the tensors."""
+    model = config.get("model_cfg")
+    if model is None and config.get("model_type") != "clip":
+        return False
+    sections = (
+        [model.get(name) for name in ("text_cfg", "vision_cfg")]
+        if isinstance(model, dict)
+        else [config.get(name) for name in ("text_config", "vision_config")]
+    )
+    text, vision = (section if isinstance(section, dict) else {} for section in sections)
+    stated = {
+        ("token_embedding.weight", 1): text.get("hidden_size", text.get("width")),
+        ("class_embedding", 0): vision.get("hidden_size", vision.get("width")),
+        ("conv1.weight", -1): vision.get("patch_size"),
+        ("patch_embedding.weight", -1): vision.get("patch_size"),
+    }
+    for name, tensor in tensors.items():
+        for (suffix, axis), size in stated.items():
+            if name.endswith(suffix) and size is not None and tensor.shape[axis:][:1] != (size,):
+                return False
+    return True
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any] | None:

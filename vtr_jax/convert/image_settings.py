@@ -26,13 +26,11 @@ _NO_EFFECT = frozenset(
     + ("input_data_format", "device", "return_tensors", "disable_grouping", "return_metadata")
     + ("image_seq_length", "transformers_version", "backend")
 )
-# The defaults of CLIPImageProcessor, which leaves nothing else to the program.
+# The defaults of CLIPImageProcessor; sizes default to the vision tower's.
 _CLIP_PROCESSOR: dict[str, Any] = {
     "do_resize": True,
-    "size": {"shortest_edge": 224},
     "resample": 3,
     "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
@@ -96,7 +94,8 @@ def huggingface_image_settings(
     kind = next((stated[name] for name in _TYPE_KEYS if name in stated), None)
     if kind not in _CLIP_PROCESSOR_TYPES:
         _require_stated(stated, str(kind), path)
-    values = {**_CLIP_PROCESSOR, **stated}
+    sides = {"size": {"shortest_edge": resolution}, "crop_size": resolution}
+    values = {**_CLIP_PROCESSOR, **sides, **stated}
     if not values["do_resize"]:
         raise _cannot(path, "do_resize", False, "true: frames must become squares")
     settings = _sides(values, resolution, path)

@@ -28,7 +28,10 @@ _OUTER = frozenset(
         *("clip_model", "ema_model", "averaged_model", "wrapped_model", "_model", "encoder"),
     }
 )
-_COUNTERS = re.compile(r"(.*\.)?n_averaged")
+# What training keeps next to the model: counters, losses, metrics.
+_ASIDE = re.compile(
+    r"(.*\.)?n_averaged|(criterion|loss\w*|metrics?|(train|val|valid|test)_\w+|queue\w*)(\..*)?"
+)
 # CLIP's parameters by OpenAI's and Hugging Face's names; what stands before them is a prefix.
 _MARKERS = (
     "vision_model.embeddings.class_embedding",
@@ -51,10 +54,10 @@ def without_wrappers(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
         ValueError: Two names become one.
     """
     notes = []
-    counters = [name for name in tensors if _COUNTERS.fullmatch(name)]
-    if counters and len(counters) < len(tensors):
-        notes.append(f"ignored the counter of averaged steps: {', '.join(counters)}")
-        tensors = {name: item for name, item in tensors.items() if name not in counters}
+    aside = [name for name in tensors if _ASIDE.fullmatch(name)]
+    if aside and len(aside) < len(tensors):
+        notes.append(f"ignored what training keeps next to the model: {', '.join(aside[:4])}")
+        tensors = {name: item for name, item in tensors.items() if name not in aside}
     found = Counter(match[0] for name in tensors for match in _INNER.finditer(name))
     if found:
         notes.append(f"removed training wrappers from the names: {', '.join(sorted(found))}")
@@ -100,9 +103,14 @@ def require_one_model(tensors: Mapping[str, LazyTensor]) -> None:
     if not prefixes or {"", _SYSTEM} & set(prefixes) or (huggingface and len(prefixes) == 1):
         return
     which = f"{len(prefixes)} models" if len(prefixes) > 1 else "a model"
+    others = [name for name in tensors if not name.startswith(tuple(prefixes))]
+    loss = (
+        f"; this leaves out {len(others)} other names ({', '.join(others[:3])}), which is right "
+        "only if no score depends on them"
+    )
     raise ValueError(
         f"expected CLIP's names, found {which} under the prefix {' and '.join(prefixes)}; "
-        f"choose it with --prefix={prefixes[0]}"
+        f"choose it with --prefix={prefixes[0]}{loss if others else ''}"
     )
 
 

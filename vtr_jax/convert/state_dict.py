@@ -14,7 +14,12 @@ from vtr_jax.convert.prefixes import (
     take_prefix,
     without_wrappers,
 )
-from vtr_jax.convert.torch_types import Inert, Opaque, ScriptNode, UnreadableTensor
+from vtr_jax.convert.torch_types import (
+    Inert,
+    Opaque,
+    ScriptNode,
+    UnreadableTensor,
+)
 
 # In order of preference where a file has several, e.g. the weights and a copy of them.
 WRAPPER_KEYS = (
@@ -57,7 +62,7 @@ def find_state_dict(
             raise ValueError(
                 "the TorchScript module has no parameters (code only?); expected a CLIP model"
             )
-        notes = []
+        notes: list[str] = []
     else:
         refuse_parts(value)
         value, notes = _entry(value, entry) if entry is not None else _unwrap(value)
@@ -93,6 +98,8 @@ def _tensors_of(value: Any) -> tuple[dict[str, LazyTensor], list[str]]:
     for key, item in value.items():
         if isinstance(item, UnreadableTensor):
             raise ValueError(f"{str(key)[:100]} is {item.reason}")
+        if isinstance(item, Opaque) and item.count_tensors():
+            raise ValueError(_whole_object(f"the entry {str(key)[:100]!r}", item))
     tensors = {key: item for key, item in value.items() if isinstance(item, LazyTensor)}
     ignored = [key for key in value if key not in tensors]
     arrays = [key for key in ignored if value[key] == Inert("numpy.ndarray")]
@@ -225,9 +232,11 @@ def _no_weights(value: dict[Any, Any], candidates: list[str]) -> str:
             f"it holds the state of an optimizer (entries: {entries}), expected a model's weights; "
             "give the model's file, e.g. pytorch_model.bin.2 instead of pytorch_opt.bin.2"
         )
+    there = _entries(value)
+    hint = f"; entries with weights: {_some(there)}: choose one, --entry={there[0]}"
     return (
         f"expected a model's weights, found no tensors under any of {', '.join(WRAPPER_KEYS)} "
-        f"(entries: {entries})"
+        f"(entries: {entries}){hint if there else ''}"
     )
 
 

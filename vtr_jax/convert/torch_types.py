@@ -88,6 +88,8 @@ def known_type(module: str, name: str) -> object:
         ValueError: The standard library's names outside the tables below, and hidden names.
     """
     full_name = f"{module}.{name}"
+    if full_name == _SHARDED:
+        raise ValueError(f"it has {DISTRIBUTED}")
     if module in ("torch", "torch.storage") and name in STORAGE_DTYPES:
         return STORAGE_DTYPES[name]
     if full_name in _CONSTRUCTORS:
@@ -150,7 +152,7 @@ def _tensor_of_type(arguments: tuple) -> object:
 def _wrapped_tensor(arguments: tuple) -> UnreadableTensor:
     # DTensor and quantized tensors: a class, and attributes that only the class understands.
     kind = getattr(arguments[0], "name", "an unknown class") if arguments else "an unknown class"
-    if kind.endswith((".DTensor", ".ShardedTensor")):
+    if kind.endswith(".DTensor"):
         return UnreadableTensor(DISTRIBUTED)
     return UnreadableTensor(f"a tensor of the class {kind[:100]}; save plain float tensors")
 
@@ -197,6 +199,7 @@ DISTRIBUTED = (
     "rest; save full tensors: get_model_state_dict(model, options=StateDictOptions("
     "full_state_dict=True))"
 )
+_SHARDED = "torch.distributed._shard.sharded_tensor.api.ShardedTensor"
 _SPARSE = "a sparse tensor; save .to_dense()"
 _UNREADABLE = {
     "torch._utils._rebuild_qtensor": "a quantized tensor; save the float model's weights",
@@ -250,7 +253,8 @@ _INERT_TYPES = re.compile(
     r"|numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor"
     r"|numpy\.random\.(mtrand\.|_generator\.)?(RandomState|Generator)"
     r"|numpy\.random\._\w+\.(MT19937|PCG64|PCG64DXSM|Philox|SFC64)"
-    r"|numpy\.random\.bit_generator\.SeedSequence"
+    r"|numpy\.random\.bit_generator\.(__pyx_unpickle_)?SeedSequence"
+    r"|torch\.distributed\.remote_device\._remote_device"
 )
 _INERT_VALUES = re.compile(
     r"torch\.(u?int\d+|float\d+\w*|bfloat16|complex\d+|bool|qu?int\w+|bits\w+|strided|sparse_\w+"

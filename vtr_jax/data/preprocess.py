@@ -10,7 +10,7 @@ import numpy as np
 from vtr_jax.data.frame_choice import order_frames, slice_positions
 from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.resize import resize_picture
-from vtr_jax.data.sampling import sample_pictures
+from vtr_jax.data.sampling import plan_frames, read_images
 from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.data.video import read_video
 from vtr_jax.preprocessing import CLIP_TOKENIZER, Preprocessing
@@ -41,7 +41,7 @@ def read_preprocessed(
         ValueError: the times make no sense.
     """
     rng = np.random.default_rng(_SHUFFLE_SEED)
-    if preprocessing.frame_rule == "opencv":
+    if preprocessing.frame_rule in ("opencv", "decord"):
         return read_video(
             path,
             preprocessing.max_frames,
@@ -53,9 +53,13 @@ def read_preprocessed(
             resize=preprocessing.resize,
             rng=rng,
             thread_type=thread_type,
+            frame_rule=preprocessing.frame_rule,
         )
-    sampled = sample_pictures(path, _sampling(preprocessing), start, end, thread_type)
-    squares = [resize_picture(picture, preprocessing.resize) for _, picture in sampled.pictures]
+    plan = plan_frames(path, _sampling(preprocessing), start, end)
+    squares = [
+        resize_picture(picture, preprocessing.resize)
+        for _, picture in read_images(plan, thread_type)
+    ]
     chosen = slice_positions(len(squares), preprocessing.max_frames, preprocessing.slice_framepos)
     kept = np.stack(
         [squares[place] for place in order_frames(chosen, preprocessing.frame_order, rng)]

@@ -116,7 +116,11 @@ def run_evaluation(request: EvaluationRequest) -> str:
     if request.skip_missing:
         split, skipped = store.covered_part(split)
     retriever = load_retriever(
-        request.checkpoint, mesh, compute_dtype=request.compute_dtype, step=request.step
+        request.checkpoint,
+        mesh,
+        compute_dtype=request.compute_dtype,
+        step=request.step,
+        allow_nonfinite=request.allow_nonfinite,
     )
     settings = _settings(request, retriever)
     require_same_pictures(store, retriever.preprocessing)

@@ -206,8 +206,8 @@ class ProtocolCard:
         return {_label(name): str(value) for name, value in shown.items()}
 
     def _protocol(self) -> dict[str, Any]:
-        ignored = ("checkpoint_sha256", "recipe", "options", "compute_dtype", "software")
-        ignored += ("tokenizer", "pixels", "resize", "activation", "unlike_training", "assumed")
+        ignored = {"checkpoint_sha256", "recipe", "options", "compute_dtype", "software"}
+        ignored |= {"tokenizer", "pixels", "resize", "activation", "unlike_training", "assumed"}
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ignored}
 

@@ -22,16 +22,27 @@ def require_same_pictures(store: Any, preprocessing: Preprocessing) -> None:
 
     The message names both values of every setting that differs.
     """
+    require_resolution(store, preprocessing.resolution)
     differences = _differences(store, preprocessing, PICTURE_SETTINGS)
     wrong = {name: found for name, found in differences.items() if name not in _REPORTED_ONLY}
     if wrong:
         found = "; ".join(
-            f"{name} {ours!r}, not {theirs!r}" for name, (ours, theirs) in wrong.items()
+            f"{name} is {ours!r}, the retriever wants {theirs!r}"
+            for name, (ours, theirs) in wrong.items()
         )
-        options = " ".join(f"--{name}={theirs}" for name, (_, theirs) in wrong.items())
         raise ValueError(
-            f"the frame store {store.directory} holds frames of {found}, which this retriever "
-            f"reads; prepare a store with --checkpoint=DIR of the retriever ({options})"
+            f"the frame store {store.directory} does not fit this retriever: its {found}; prepare "
+            "another store with `vtr prepare --checkpoint=DIR`, DIR being the retriever"
+        )
+
+
+def require_resolution(store: Any, resolution: int) -> None:
+    """Raise ValueError if a store's frames are not of the size the vision tower reads."""
+    stored = store.settings["resolution"]
+    if stored != resolution:
+        raise ValueError(
+            f"the frame store {store.directory} holds frames of {stored} pixels, this retriever "
+            f"reads {resolution}; prepare a store with --resolution={resolution}"
         )
 
 
