@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import unicodedata
 
-import numpy as np
 import pytest
 
 from vtr_jax.data.check_data import check_data, report_text
@@ -137,11 +136,3 @@ def test_the_same_file_under_two_names_is_overlap(videos, prepare_small):
 def test_a_missing_clip_shows_the_nearest_name(prepare_small, split_of_files):
     with pytest.raises(TooManyBadVideos, match=r"klip3\.mp4.*nearest names: clip3\.mp4"):
         prepare_small(split_of_files(["klip3.mp4"]))
-
-
-def test_many_files_are_searched_in_little_time(tmp_path):
-    names = [f"part{n % 50}/Video{n}.mp4" for n in range(3000)]
-    touch(tmp_path, *names)
-    files = find_files(split_of(*(name.lower() for name in names)), tmp_path)
-    assert files.missing == {} and len(files.respelled) == 3000
-    assert np.all([path.is_file() for path in files.found.values()])
