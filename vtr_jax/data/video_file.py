@@ -20,7 +20,9 @@ _CONTAINERS = (
     "mxf,dv,nut,mjpeg,vc1,h263,nsv,yuv4mpegpipe,apng,wav,mp3,aac,flac"
 )
 # PyAV 19 keeps bytes that are not UTF-8 and has no option for them; PyAV 18 raises without it.
-_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 _SNIFFED_BYTES = 512
 # HEIF and AVIF images use the container of MP4.
 _IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
