@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def require_devices() -> None:
     """Let JAX find its devices now.
@@ -14,7 +16,7 @@ def require_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        asked = jax.config.jax_platforms or "(any)"
+        asked = os.environ.get("JAX_PLATFORMS", "")
         # JAX raises an AssertionError without text if the plugin for "cuda" is not installed.
         found = " ".join(str(error).split()) or "none: the plugin is not installed"
         raise ValueError(
