@@ -29,9 +29,11 @@ import numpy as np
 from data_videos import render_all
 from PIL import Image
 
-from vtr_jax.data.augmentation import RAND_AUGMENT
+from vtr_jax.data.augmentation import RAND_AUGMENT, RandAugment
+from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.frame_choice import slice_positions
 from vtr_jax.data.frame_store import FrameStore, prepare
+from vtr_jax.data.frame_stream import FrameChoice
 from vtr_jax.data.pipeline import training_batches
 from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
 from vtr_jax.data.split import Split, VideoClip
@@ -106,11 +108,9 @@ def from_store(directory: Path, split: Split, batches: int, augmentation: str = 
         store,
         split,
         tokenize(split.captions),
-        batch_size=BATCH,
-        max_frames=FRAMES,
-        seed=0,
+        BatchPlan.of(split, BATCH, seed=0),
+        FrameChoice(FRAMES, augmentation=RandAugment.parse(augmentation)),
         stop_step=batches,
-        augmentation=augmentation,
     )
     return sum(len(batch["frames"]) for batch in stream)
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from data_feeding import FRAMES, SIDE, split_of
 from data_videos import render_all
 
+from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.frame_store import FrameStore, prepare
+from vtr_jax.data.frame_stream import FrameChoice
 from vtr_jax.data.pipeline import training_batches
 from vtr_jax.data.text import tokenize
 
@@ -44,9 +46,8 @@ def main() -> None:
                 store,
                 split,
                 tokenize(split.captions),
-                batch_size=batch_size,
-                max_frames=FRAMES,
-                seed=0,
+                BatchPlan.of(split, batch_size, seed=0),
+                FrameChoice(FRAMES),
                 stop_step=6,
             )
             for _ in batches:

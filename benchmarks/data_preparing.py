@@ -30,8 +30,9 @@ from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.frame_store.jobs import ClipJob
 from vtr_jax.data.frame_store.part import Part, make_part
 from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.resize import resize_short_side
 from vtr_jax.data.sampling import sample_pictures
-from vtr_jax.data.video import read_video, resize_short_side
+from vtr_jax.data.video import read_video
 
 RULES = {"opencv": Sampling("opencv"), "xpool": Sampling("xpool")}
 
@@ -84,7 +85,7 @@ def measure(path: Path, folder: Path) -> dict[str, Any]:
     parts: list[Part] = []
 
     def store() -> None:
-        part = make_part(job, StoreSettings())
+        part = make_part(folder / "part.npz", job, StoreSettings())
         assert isinstance(part, Part), part
         parts.append(part)
 
@@ -94,8 +95,8 @@ def measure(path: Path, folder: Path) -> dict[str, Any]:
     line["read_compressed_s"] = cpu_seconds(lambda: read_video(target, thread_type="NONE"))
     line["video_bytes"] = path.stat().st_size
     line["compressed_bytes"] = target.stat().st_size
-    line["store_bytes"] = sum(len(frame) for frame in parts[0].frames)
-    line["store_frames"] = len(parts[0].frames)
+    line["store_bytes"] = sum(parts[0].sizes)
+    line["store_frames"] = len(parts[0].sizes)
     return line
 
 

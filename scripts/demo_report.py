@@ -20,6 +20,7 @@ from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
     protocol_card,
+    retriever_sha256,
 )
 from vtr_jax.evaluation.protocol import ProtocolCard, shared_text
 from vtr_jax.evaluation.visual_report import write_visual_report
@@ -68,7 +69,14 @@ def evaluate_head(
     retriever = load_retriever(workdir, mesh)
     evaluation = evaluate_split(retriever, store, split, SETTINGS, mesh)
     rule = (read_description(workdir).get("selection") or {}).get("rule", "none")
-    card = protocol_card(retriever, store, split, SETTINGS, selection=rule)
+    card = protocol_card(
+        retriever,
+        store,
+        split,
+        SETTINGS,
+        checkpoint_sha256=retriever_sha256(retriever),
+        selection=rule,
+    )
     results = evaluation.results | {DIRECTION: direction_score(evaluation, split, pairs)}
     return HeadResult(evaluation, card, results)
 

@@ -1,6 +1,7 @@
 """The retriever directory: weights that Orbax wrote, and the JSON that gives them meaning.
 
 DIR/retriever.json     recipe, sizes, options, origin of the weights, versions, files
+DIR/tokenizer.json     the tokenizer, if it is not CLIP's
 DIR/weights/           converted or exported weights, or
 DIR/checkpoints/STEP/  what training saved; the best by validation is the one that counts
 DIR/checksums/STEP.json  sha256 of every file of such a checkpoint
@@ -24,6 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.checksums import DamagedFiles, directory_checksums, verify_checksums
+from vtr_jax.finite import nonfinite_counts, nonfinite_message
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
@@ -31,6 +33,7 @@ from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime, check_compute_device
+from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import make_mesh, shardings
 from vtr_jax.versions import software_versions
 
@@ -51,14 +54,35 @@ def config_to_json(config: RetrieverConfig) -> dict[str, Any]:
         "text": dataclasses.asdict(config.clip.text),
         "options": dict(config.options),
         "sizes": dict(config.sizes),
+        "preprocessing": config.preprocessing.to_json(),
+        "assumed": list(config.assumed),
     }
 
 
-def config_from_json(values: Mapping[str, Any]) -> RetrieverConfig:
-    """The RetrieverConfig that config_to_json wrote; raises ValueError for anything else."""
+# What a directory without preprocessing leaves open.
+NOT_RECORDED = (
+    "preprocessing as OpenAI's CLIP, 32 tokens per caption, 12 frames at 1 frame per second: an "
+    "earlier version wrote this directory and did not record it"
+)
+
+
+def config_from_json(values: Mapping[str, Any], directory: Path | None = None) -> RetrieverConfig:
+    """Return the RetrieverConfig that config_to_json wrote.
+
+    directory: of the retriever, which holds its tokenizer.json if it has one. Preprocessing that
+    an earlier version did not record gets the defaults, listed as assumed. Raises ValueError for
+    anything else, FileNotFoundError if the tokenizer.json is missing.
+    """
     try:
         clip = ClipConfig(VisionConfig(**values["vision"]), TextConfig(**values["text"]))
-        return recipe_named(values["recipe"]).config(clip, values["options"], values["sizes"])
+        stored = values.get("preprocessing")
+        return recipe_named(values["recipe"]).config(
+            clip,
+            values["options"],
+            values["sizes"],
+            None if stored is None else Preprocessing.from_json(stored, directory),
+            (NOT_RECORDED,) if stored is None else values.get("assumed", ()),
+        )
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"the description of the retriever cannot be read: {error}") from error
 
@@ -88,10 +112,29 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return description
 
 
+def read_config(directory: str | os.PathLike[str]) -> RetrieverConfig:
+    """Return the RetrieverConfig of a retriever directory; errors as load_retriever."""
+    description = read_description(directory)
+    path = Path(directory)
+    try:
+        config = config_from_json(description["retriever"], path)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path / DESCRIPTION_FILE}: {error}") from error
+    if NOT_RECORDED not in config.assumed:
+        return config
+    # Earlier versions listed the assumptions of a conversion outside the retriever.
+    assumed = (*map(str, description.get("assumed", ())), *config.assumed)
+    return dataclasses.replace(config, assumed=assumed)
+
+
 def write_description(
     directory: Path, config: RetrieverConfig, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write DIR/retriever.json in one step; facts are added to it as they are."""
+    """Write DIR/retriever.json in one step, after the tokenizer.json if there is one.
+
+    facts: added to retriever.json as they are.
+    """
+    config.preprocessing.write_tokenizer(directory)
     description = {
         "format_version": FORMAT_VERSION,
         "retriever": config_to_json(config),
@@ -400,23 +443,21 @@ def load_retriever(
     *,
     compute_dtype: str = "float32",
     step: int | None = None,
+    allow_nonfinite: bool = False,
 ) -> Retriever:
     """Load a retriever directory that convert or train wrote.
 
     mesh: where the parameters go; all devices if None. compute_dtype: "float32" or "bfloat16";
     parameters are float32 either way; "float16" on accelerators alone. step: which checkpoint of a
     training run, None for the best. Files are compared with their recorded sha256 first, which
-    takes one to three seconds a gigabyte. Raises FileNotFoundError or ValueError naming what is
-    missing, damaged or does not fit, OSError or MemoryError where whole files cannot be read.
+    takes one to three seconds a gigabyte. allow_nonfinite: accept weights that are NaN or infinite.
+    Raises FileNotFoundError or ValueError naming what is missing, damaged, not finite or does not
+    fit, OSError or MemoryError where whole files cannot be read.
     """
     path, runtime = Path(directory), Runtime(compute_dtype)
     mesh = mesh or make_mesh()
     check_compute_device(compute_dtype, mesh.devices.flat[0])
-    description = read_description(path)
-    try:
-        config = config_from_json(description["retriever"])
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path / DESCRIPTION_FILE}: {error}") from error
+    description, config = read_description(path), read_config(path)
     abstract = abstract_retriever(config)
     tree = {"params": abstract.params, "state": abstract.state}
     target = jax.tree.map(
@@ -432,4 +473,6 @@ def load_retriever(
         with _copying_again_helps():
             verify_checksums(path, description.get("sha256", {}))
             restored = restore_tree(folder, target)
+    if not allow_nonfinite and (nonfinite := nonfinite_counts(restored["params"])):
+        raise ValueError(nonfinite_message(str(folder), nonfinite))
     return Retriever(restored["params"], restored.get("state", {}), config, runtime)

@@ -219,6 +219,12 @@ def evaluate(arguments: Sequence[str]) -> None:
         action="store_true",
         help="leave out clips the store lacks, and say how many",
     )
+    parser.add_argument(
+        "--allow_nonfinite",
+        action="store_true",
+        help="accept weights that are not finite, and rank captions and clips whose features or "
+        "scores are not; default: an error that names them",
+    )
     cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(with_recipe_settings(arguments))
     del known.config

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
@@ -19,18 +20,28 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of the one at `path` when the block ends well.
+
+    If the block raises, the old file is left as it is. An OSError of writing names the path.
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with naming(path), unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Puts `content` at `path` at once: the old file or the whole new one, also after a crash.
 
     Raises OSError naming the path; the old file is left as it is then.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with naming(path), unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with open_atomically(path) as file:
+        file.write(content)

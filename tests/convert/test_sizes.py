@@ -54,7 +54,7 @@ def test_what_shapes_do_not_tell_is_taken_from_the_caller(torch_writer):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"activation": "relu"}, "activation: expected one of quick_gelu, gelu, got 'relu'"),
+        ({"activation": "relu"}, "activation: expected one of .*, got 'relu'"),
         ({"vision_heads": 7}, "vision_heads: 7 heads do not divide the tower's width 768"),
         ({"text_heads": -8}, "text_heads: -8 heads do not divide the tower's width 512"),
         ({"layer_norm_eps": "tiny"}, "layer_norm_eps: expected a small positive number"),

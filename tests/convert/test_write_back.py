@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def test_the_file_is_read_again_as_what_it_is(variant, tiny_retriever, tmp_path)
 def test_the_file_says_what_it_is(clip_directory, tmp_path):
     write_back(clip_directory, tmp_path / "new" / "o.safetensors", "clip")
     with safe_open(tmp_path / "new" / "o.safetensors", "numpy") as file:
-        assert file.metadata() == {"format": "pt", "system": "clip"}
+        metadata = file.metadata()
+    assert (metadata["format"], metadata["system"]) == ("pt", "clip")
+    assert {"towers", "preprocessing"} <= json.loads(metadata["vtr_jax"]).keys()
 
 
 @pytest.mark.parametrize("header", ["meanP", "seqTransf"])

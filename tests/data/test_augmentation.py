@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from vtr_jax.data.augmentation import OPERATIONS, RAND_AUGMENT, Operation, RandAugment, augment
+from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.frame_store import FrameStore, prepare
 from vtr_jax.data.frame_store.encoding import decode_frame
+from vtr_jax.data.frame_stream import FrameChoice
 from vtr_jax.data.pipeline import clip_batches, training_batches
 from vtr_jax.data.text import tokenize
 from vtr_jax.data.video import resize_and_crop, sample_frames
@@ -147,11 +149,11 @@ def test_a_stored_side_below_the_resolution_is_refused(tmp_path, video_folder, w
         prepare(whole_split, video_folder, tmp_path / "s", resolution=32, stored_side=16)
 
 
-def augmented(store, split, seed=5, **options):
+def augmented(store, split, seed=5, augmentation="none", **options):
     tokens = tokenize(split.captions, 8)
-    batches = training_batches(
-        store, split, tokens, batch_size=5, max_frames=4, seed=seed, **options
-    )
+    plan = BatchPlan.of(split, batch_size=5, seed=seed)
+    choice = FrameChoice(4, seed=seed, augmentation=RandAugment.parse(augmentation))
+    batches = training_batches(store, split, tokens, plan, choice, **options)
     return list(itertools.islice(batches, 4))
 
 

@@ -283,11 +283,13 @@ def test_videos_that_end_early_are_a_problem(tmp_path, faststart):
     path.write_text("video,caption\n" + "".join(f"{name}.mp4,{name}\n" for name in names))
     report = check_data("table", path, videos_dir=faststart, workers=1)
     assert report.videos.early == {
-        "half.mp4": "no frame 89 of 100",
-        "hole.mp4": "no frame 44 of 100",
+        "half.mp4": "ends early: 5 of 10 chosen frames",
+        "hole.mp4": "ends early: 4 of 10 chosen frames",
     }
     (problem,) = report.problems
-    assert problem.startswith("videos: 2 of 3 videos end early or are damaged inside: half.mp4 (no")
+    assert problem.startswith(
+        "videos: 2 of 3 videos end early or are damaged inside: half.mp4 (ends"
+    )
     assert "2 that end early" in report_text(report)
 
 

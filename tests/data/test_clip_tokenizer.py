@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtr_jax.data.clip_tokenizer import MERGES_FILE, ClipTokenizer, clean, repair
+from vtr_jax.data.clip_tokenizer import MERGES_FILE, clean, encode, repair
 from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.vocabulary import EOT_ID, SOT_ID, TOKENISER_VOCABULARY
 
@@ -70,7 +70,7 @@ def digest(rows: list[list[int]]) -> str:
 
 
 def test_ids_of_random_captions_are_the_recorded_ones():
-    assert digest(ClipTokenizer().encode(random_captions(30_000))) == RECORDED
+    assert digest(encode(random_captions(30_000))) == RECORDED
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_ids_of_random_captions_are_the_recorded_ones():
     ],
 )
 def test_quirks_of_the_original_pattern(text, expected):
-    assert ClipTokenizer().encode([text]) == [[SOT_ID, *expected, EOT_ID]]
+    assert encode([text]) == [[SOT_ID, *expected, EOT_ID]]
 
 
 @given(st.lists(st.text(max_size=40), max_size=4), st.integers(3, 20))
 def test_rows_of_any_text(texts, max_words):
-    uncut = ClipTokenizer().encode(texts)
+    uncut = encode(texts)
     token_ids, token_mask = tokenize(texts, max_words)
     assert token_ids.shape == (len(texts), max_words)
     assert count_tokens(texts).tolist() == [len(row) for row in uncut]
@@ -109,19 +109,3 @@ def test_cleaning_is_the_full_repair_up_to_white_space(text):
 def test_the_vocabulary_is_installed_with_its_license():
     assert MERGES_FILE.is_file()
     assert "MIT License" in (MERGES_FILE.parent / "LICENSE").read_text()
-
-
-class CharacterTokenizer:
-    """Another tokenizer with its own ids: one per character, 7 for padding."""
-
-    pad_id = 7
-
-    def encode(self, texts, max_words=None):
-        return [[1, *map(ord, text)][:max_words] for text in texts]
-
-
-def test_another_tokenizer_brings_its_own_ids_and_padding():
-    token_ids, token_mask = tokenize(["ab", "abcd"], 4, CharacterTokenizer())
-    assert token_ids.tolist() == [[1, 97, 98, 7], [1, 97, 98, 99]]
-    assert token_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert count_tokens(["ab", "abcd"], CharacterTokenizer()).tolist() == [3, 5]

@@ -7,12 +7,16 @@ import itertools
 import numpy as np
 import pytest
 
+from vtr_jax.data.augmentation import RandAugment
+from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.frame_choice import slice_positions
 from vtr_jax.data.frame_store import DamagedStore, FrameStore, StoreSettings
+from vtr_jax.data.frame_store import part as part_module
 from vtr_jax.data.frame_store.encoding import decode_frame
 from vtr_jax.data.frame_store.finish import build_store
 from vtr_jax.data.frame_store.jobs import ClipJob
-from vtr_jax.data.frame_store.part import Part, make_part, write_part
+from vtr_jax.data.frame_store.part import make_part
+from vtr_jax.data.frame_stream import FrameChoice
 from vtr_jax.data.pipeline import (
     caption_batches,
     clip_batches,
@@ -26,6 +30,27 @@ OPTIONS = {"batch_size": 4, "max_frames": 3, "seed": 11}
 @pytest.fixture(scope="module")
 def tokens(whole_split):
     return tokenize(whole_split.captions, 8)
+
+
+def batches_of(
+    store,
+    split,
+    tokens,
+    *,
+    batch_size,
+    max_frames,
+    seed,
+    caption_mode="random_caption",
+    slice_framepos=2,
+    frame_order=0,
+    augmentation="none",
+    **options,
+):
+    """Training batches from a plan and a frame choice with one seed."""
+    plan = BatchPlan.of(split, batch_size, seed, caption_mode=caption_mode)
+    drawn = RandAugment.parse(augmentation)
+    choice = FrameChoice(max_frames, slice_framepos, frame_order, seed, drawn)
+    return training_batches(store, split, tokens, plan, choice, **options)
 
 
 def take(batches, count):
@@ -51,7 +76,7 @@ def expected_frames(store, clip_id, max_frames, slice_framepos=2):
 @pytest.mark.parametrize("stored", ["store", "png_store"])
 def test_a_training_batch_holds_the_right_pixels_and_captions(request, stored, whole_split, tokens):
     store = request.getfixturevalue(stored)
-    batches = training_batches(store, whole_split, tokens, **OPTIONS)
+    batches = batches_of(store, whole_split, tokens, **OPTIONS)
     assert batches.plan.steps_per_epoch == 2
     for batch in take(batches, 5):
         assert {name: (array.dtype.name, array.shape) for name, array in batch.items()} == {
@@ -77,18 +102,18 @@ def test_a_training_batch_holds_the_right_pixels_and_captions(request, stored, w
 @pytest.mark.parametrize("caption_mode", ["random_caption", "every_caption"])
 def test_a_run_can_start_at_any_step(store, whole_split, tokens, caption_mode):
     options = OPTIONS | {"frame_order": 2, "caption_mode": caption_mode}
-    straight = take(training_batches(store, whole_split, tokens, **options), 8)
+    straight = take(batches_of(store, whole_split, tokens, **options), 8)
     for start in (1, 4, 7):
-        resumed = training_batches(store, whole_split, tokens, start_step=start, **options)
+        resumed = batches_of(store, whole_split, tokens, start_step=start, **options)
         assert_equal_batches(take(resumed, 8 - start), straight[start:])
 
 
 def test_processes_share_a_batch(store, whole_split, tokens):
     options = OPTIONS | {"frame_order": 2}
-    whole = take(training_batches(store, whole_split, tokens, **options), 3)
+    whole = take(batches_of(store, whole_split, tokens, **options), 3)
     shares = [
         take(
-            training_batches(
+            batches_of(
                 store, whole_split, tokens, rows=np.arange(2 * index, 2 * index + 2), **options
             ),
             3,
@@ -104,9 +129,7 @@ def test_processes_share_a_batch(store, whole_split, tokens):
 def test_threads_change_nothing(store, whole_split, tokens):
     one, four = (
         take(
-            training_batches(
-                store, whole_split, tokens, num_threads=threads, frame_order=2, **OPTIONS
-            ),
+            batches_of(store, whole_split, tokens, num_threads=threads, frame_order=2, **OPTIONS),
             6,
         )
         for threads in (1, 4)
@@ -116,7 +139,7 @@ def test_threads_change_nothing(store, whole_split, tokens):
 
 def test_another_seed_gives_other_batches(store, whole_split, tokens):
     batches = [
-        take(training_batches(store, whole_split, tokens, **OPTIONS | {"seed": seed}), 3)
+        take(batches_of(store, whole_split, tokens, **OPTIONS | {"seed": seed}), 3)
         for seed in (1, 2)
     ]
     differing = [
@@ -128,8 +151,8 @@ def test_another_seed_gives_other_batches(store, whole_split, tokens):
 
 def test_shuffled_frames_are_the_same_frames_drawn_anew_each_visit(store, whole_split, tokens):
     options = OPTIONS | {"batch_size": 10, "max_frames": 9}
-    plain = take(training_batches(store, whole_split, tokens, **options), 4)
-    shuffled = take(training_batches(store, whole_split, tokens, frame_order=2, **options), 4)
+    plain = take(batches_of(store, whole_split, tokens, **options), 4)
+    shuffled = take(batches_of(store, whole_split, tokens, frame_order=2, **options), 4)
     orders = set()
     for one, other in zip(plain, shuffled, strict=True):
         np.testing.assert_array_equal(one["frame_mask"], other["frame_mask"])
@@ -178,9 +201,7 @@ def test_a_split_may_order_clips_differently_from_the_store(store, split_of_file
     split = split_of_files(["clip8.mp4", "clip2.mp4", "clip5.mp4"])
     (batch,) = clip_batches(store, split, 3, 9)
     assert batch["frame_mask"].sum(1).tolist() == [1, 2, 9]
-    batches = training_batches(
-        store, split, tokenize(split.captions), batch_size=3, max_frames=9, seed=0
-    )
+    batches = batches_of(store, split, tokenize(split.captions), batch_size=3, max_frames=9, seed=0)
     batch = next(batches)
     counts = [[1, 2, 9][clip] for clip in batch["clip_index"]]
     assert batch["frame_mask"].sum(1).tolist() == counts
@@ -218,7 +239,7 @@ def test_processes_share_what_is_evaluated(store, whole_split, tokens, rows):
 def test_missing_clips_are_refused_at_the_start(store, split_of_files):
     split = split_of_files(["clip0.mp4", "new.mp4"])
     with pytest.raises(ValueError, match="1 of the 2 clips of toy train .*: new"):
-        training_batches(store, split, tokenize(split.captions), batch_size=1, max_frames=3, seed=0)
+        batches_of(store, split, tokenize(split.captions), batch_size=1, max_frames=3, seed=0)
     with pytest.raises(ValueError, match="1 of the 2 clips of toy train .*: new"):
         clip_batches(store, split, 2, 3)
 
@@ -236,7 +257,7 @@ def test_missing_clips_are_refused_at_the_start(store, split_of_files):
 )
 def test_options_out_of_range_are_refused(store, whole_split, tokens, options, said):
     with pytest.raises(ValueError, match=said):
-        training_batches(store, whole_split, tokens, **(OPTIONS | options))
+        batches_of(store, whole_split, tokens, **(OPTIONS | options))
 
 
 def test_a_batch_of_nothing_is_refused(store, whole_split, tokens):
@@ -249,29 +270,33 @@ def test_a_batch_of_nothing_is_refused(store, whole_split, tokens):
 def test_tokens_of_another_split_are_refused(store, whole_split, tokens):
     with pytest.raises(ValueError, match=r"the 20 captions of toy train, got .*\(19, 8\)"):
         other = (tokens[0][1:], tokens[1][1:])
-        training_batches(store, whole_split, other, **OPTIONS)
+        batches_of(store, whole_split, other, **OPTIONS)
+
+
+def test_a_plan_of_another_split_is_refused(store, whole_split, tokens, split_of_files):
+    plan = BatchPlan.of(split_of_files(["clip0.mp4", "clip1.mp4"]), 2, seed=0)
+    with pytest.raises(ValueError, match="the batches of toy train with its 20 captions"):
+        training_batches(store, whole_split, tokens, plan, FrameChoice(3))
 
 
 @pytest.fixture
 def store_with_a_bad_image(tmp_path, video_folder, monkeypatch):
     """A store of clip0 .. clip3 whose clip2 holds bytes that are no image in its second frame."""
-    from vtr_jax.data.frame_store import finish
-
     settings = StoreSettings(resolution=32)
     folder = tmp_path / "store"
     parts = {f"clip{n}": folder / ".work" / f"{n}.npz" for n in range(4)}
+    encode_frame = part_module.encode_frame
+    made = []
+
+    def encode(picture, settings):
+        made.append(picture)
+        # clip0 and clip1 have one and three frames
+        return b"no image" if len(made) == 6 else encode_frame(picture, settings)
+
+    monkeypatch.setattr(part_module, "encode_frame", encode)
     for clip_id, path in parts.items():
         job = ClipJob(clip_id, f"{clip_id}.mp4", video_folder / f"{clip_id}.mp4")
-        write_part(path, make_part(job, settings))
-    whole = finish.read_part
-
-    def read_part(path) -> Part:
-        part = whole(path)
-        if part.clip_id == "clip2":
-            part.frames[1] = b"no image"
-        return part
-
-    monkeypatch.setattr(finish, "read_part", read_part)
+        make_part(path, job, settings)
     build_store(folder, parts, None, [], {}, settings, 10**6)
     return FrameStore.open(folder)
 
@@ -297,7 +322,7 @@ def test_a_record_that_is_damaged_is_named(
     content[int(store.index.offsets[3]) + 300] ^= 1
     shard.write_bytes(content)
     split = split_of_files(["clip3.mp4"])
-    batches = training_batches(
+    batches = batches_of(
         store,
         split,
         tokenize(split.captions),

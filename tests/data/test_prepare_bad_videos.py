@@ -142,7 +142,7 @@ def test_a_store_that_is_a_file_or_the_videos_folder_is_refused(
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(NotADirectoryError, match="file: is a file, expected the folder of a frame"):
         prepare_small(whole_split, tmp_path / "file")
-    with pytest.raises(OSError, match=r"file/store: the store's folder cannot be made there"):
+    with pytest.raises(OSError, match=r"file/store: .*cannot make the folder"):
         prepare_small(whole_split, tmp_path / "file" / "store")
     with pytest.raises(ValueError, match="videos: is the folder of the videos, expected a folder"):
         prepare_small(whole_split, videos / ".." / "videos")

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.frame_store import FrameStore, TooManyBadVideos, prepare
 from vtr_jax.data.frame_store.encoding import decode_frame
+from vtr_jax.data.sampling import sample_pictures
 from vtr_jax.data.split import Split, VideoClip
+from vtr_jax.data.video_file import UnreadableVideo
 
 RESOLUTION = 32
 
@@ -97,7 +100,7 @@ def test_sound_and_text_are_refused_by_what_they_are(tmp_path):
     (folder / "page.mp4").write_text("<html>404 not found</html>")
     _, report = store_of(tmp_path, folder, ["page.mp4", "plain.mp4", "song.mp4"])
     assert {bad.clip_id: bad.reason.split(":")[0] for bad in report.bad} == {
-        "page.mp4": "not a video",
+        "page.mp4": "web page",
         "song.mp4": "no video stream",
     }
     assert "the file holds audio" in str(report)
@@ -126,9 +129,7 @@ def test_each_rule_stores_its_own_frames(tmp_path, rule, framerate, indices):
     assert store.settings["frame_rule"] == rule
 
 
-def test_xpool_repeats_the_last_frame_and_refuses_a_cut_off_video(tmp_path, monkeypatch):
-    from vtr_jax.data import sampling
-
+def test_xpool_repeats_the_last_frame_and_rejects_a_cut_off_video(tmp_path, faststart):
     folder = tmp_path / "videos"
     folder.mkdir()
     write(folder / "short.mp4", frames=3)
@@ -138,12 +139,12 @@ def test_xpool_repeats_the_last_frame_and_refuses_a_cut_off_video(tmp_path, monk
     assert len(frames) == 5
     assert frames[2] == frames[3] == frames[4]
 
-    monkeypatch.setattr(sampling, "stated_length", lambda path: sampling.StatedLength(25.0, 40))
-    sampled = sampling.sample_pictures(
-        folder / "short.mp4", sampling.Sampling("xpool", num_frames=5)
-    )
-    with pytest.raises(sampling.UnreadableVideo, match="cut off: frame 3 cannot be decoded"):
+    content = (faststart / "half.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(content)
+    sampled = sample_pictures(folder / "cut.mp4", Sampling("xpool", num_frames=5))
+    with pytest.raises(UnreadableVideo, match="cannot be decoded") as raised:
         list(sampled.pictures)
+    assert raised.value.reason == "cut off"
 
 
 @pytest.fixture

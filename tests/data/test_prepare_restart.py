@@ -15,10 +15,12 @@ from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from vtr_jax.data.frame_store import FrameStore, TooManyBadVideos, prepare
+from vtr_jax.data.frame_store import FrameStore, StoreSettings, TooManyBadVideos, prepare
 from vtr_jax.data.frame_store import finish as finish_module
+from vtr_jax.data.frame_store.part import PartFolder
 from vtr_jax.data.split import Split, VideoClip
 
 PREPARE_KILLED = """
@@ -143,18 +145,39 @@ def test_a_full_disk_is_noticed_before_the_record_files(
     assert prepare_small(whole_split).already_done == 10
 
 
-def test_a_part_that_is_damaged_later_is_named(
-    prepare_small, tmp_path, split_of_files, monkeypatch
+def test_a_damaged_part_costs_its_clip_alone_and_is_decoded_again(
+    prepare_small, tmp_path, split_of_files
 ):
-    split = split_of_files(["clip0.mp4", "junk.mp4"])
+    split = split_of_files(["clip0.mp4", "clip1.mp4", "junk.mp4"])
     with pytest.raises(TooManyBadVideos):
         prepare_small(split)
-    (part,) = (tmp_path / "store").glob(".work/parts/*/*.npz")
+    part = PartFolder(tmp_path / "store" / ".work" / "parts", StoreSettings()).path_of("clip0")
     content = bytearray(part.read_bytes())
-    content[-600] ^= 1  # in the frames: the description at the front stays whole
+    content[400] ^= 1  # in the first frame; the description comes last
     part.write_bytes(content)
-    with pytest.raises(OSError, match=rf"{part.name}: damaged part file .*delete it"):
-        prepare_small(split, max_bad_share=0.5)
+    report = prepare_small(split, max_bad_share=0.7)
+    reasons = {bad.clip_id: bad.reason.split(":")[0] for bad in report.bad}
+    assert reasons == {"clip0": "lost", "junk": "not a video"}
+    assert FrameStore.open(tmp_path / "store").clip_ids == ("clip1",)
+    again = prepare_small(split, max_bad_share=0.7)
+    assert (again.prepared, [bad.clip_id for bad in again.bad]) == (1, ["junk"])
+
+
+def test_parts_of_the_former_version_are_taken_over(
+    prepare_small, tmp_path, split_of_files, contents
+):
+    """They had all frames in one array."""
+    split = split_of_files(["clip0.mp4", "clip1.mp4", "junk.mp4"])
+    with pytest.raises(TooManyBadVideos):
+        prepare_small(split)
+    for path in (tmp_path / "store").glob(".work/parts/*/*.npz"):
+        with np.load(path) as part:
+            frames = np.concatenate([part[f"frame_{n}"] for n in range(len(part["sizes"]))])
+            kept = {name: part[name] for name in ("about", "sizes", "frame_indices")}
+        np.savez(path, frames=frames, **kept)
+    assert prepare_small(split, max_bad_share=0.5).already_done == 2
+    prepare_small(split, tmp_path / "other", max_bad_share=0.5)
+    assert contents(tmp_path / "store") == contents(tmp_path / "other")
 
 
 def no_room(*arguments):

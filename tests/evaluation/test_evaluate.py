@@ -114,7 +114,10 @@ def test_dual_softmax_ranks_by_its_own_matrices_and_is_said_on_the_card(
         expected = recalls_by_numpy(logits_tv, split.caption_clip)[direction]
         assert evaluation.results[direction] == pytest.approx(expected), direction
     assert evaluation.results != plain.results
-    cards = [protocol_card(retriever, store, split, each) for each in (SETTINGS, settings)]
+    cards = [
+        protocol_card(retriever, store, split, each, checkpoint_sha256="")
+        for each in (SETTINGS, settings)
+    ]
     assert cards[0].differences(cards[1]) == ["score normalisation: none against dual softmax"]
     assert "dual softmax at temperature 1" in cards[1].text()
 
@@ -229,7 +232,15 @@ def test_more_words_than_the_tower_reads_are_refused(retriever, store, splits):
 def test_the_card_tells_the_protocol(retriever, store, splits):
     settings = dataclasses.replace(SETTINGS, max_words=8, frame_order=1, ties="pessimistic")
     split = splits["train"]
-    card = protocol_card(retriever, store, split, settings, clips_skipped=2, selection="test split")
+    card = protocol_card(
+        retriever,
+        store,
+        split,
+        settings,
+        checkpoint_sha256=retriever_sha256(retriever),
+        clips_skipped=2,
+        selection="test split",
+    )
     assert (card.dataset, card.split, card.split_sha256) == ("table", "train", split.sha256())
     assert (card.captions, card.clips, card.captions_per_clip) == (32, 16, (2, 2.0, 2))
     assert (card.frames, card.frame_rate, card.resolution) == (4, 4, 32)

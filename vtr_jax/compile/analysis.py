@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from vtr_jax.checkpoint import config_from_json, read_description
+from vtr_jax.checkpoint import read_config
 from vtr_jax.collectives import collective_totals, collectives
 from vtr_jax.compile.chips import Chip, chip_of
 from vtr_jax.compile.flops import matmul_flops
@@ -121,10 +121,13 @@ class AbstractStep:
 def described_retriever(config: ConfigDict) -> Retriever:
     """The retriever that a run of a config would train, as shapes; init is read for its sizes."""
     recipe, runtime = recipe_named(config.recipe), runtime_of(config)
-    clip = clip_of(config)
+    clip, preprocessing = clip_of(config), None
     if config.init:
-        clip = config_from_json(read_description(config.init)["retriever"]).clip
-    description = recipe.config(clip, config.options.to_dict(), config.sizes.to_dict())
+        start = read_config(config.init)
+        clip, preprocessing = start.clip, start.preprocessing
+    description = recipe.config(
+        clip, config.options.to_dict(), config.sizes.to_dict(), preprocessing
+    )
     return abstract_retriever(description, runtime)
 
 

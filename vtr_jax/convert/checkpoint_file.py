@@ -13,11 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.convert.huggingface_folder import config_name, find_weight_files, read_config
+from vtr_jax.convert.huggingface_folder import (
+    CONFIG,
+    INDEX,
+    WeightFiles,
+    config_name,
+    find_weight_files,
+    index_files,
+    inner_folder,
+    read_config,
+)
 from vtr_jax.convert.lazy_tensor import LazyTensor
+from vtr_jax.convert.prefixes import clip_prefixes
 from vtr_jax.convert.safetensors_file import SAFETENSORS, is_safetensors, read_safetensors
-from vtr_jax.convert.state_dict import find_state_dict
-from vtr_jax.convert.torch_file import read_torch_file, require_file
+from vtr_jax.convert.state_dict import find_state_dict, open_clip_model_name
+from vtr_jax.convert.torch_file import read_torch_file, refuse_kind, require_file, start_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class CheckpointFile:
     tensors is the flat state_dict, wrapper removed; config is Hugging Face's config.json,
     open_clip's, or None; notes tell what was unwrapped, removed or ignored; sha256 is that of the
     weight file (of the lines "<sha256>  <file name>" where there are several files). facts are
-    filled by openai_names.
+    filled by openai_names. run_name: what open_clip's training calls the run, in its files only.
     """
 
     path: Path
@@ -54,24 +64,41 @@ class CheckpointFile:
     notes: tuple[str, ...]
     sha256: str
     facts: CheckpointFacts = CheckpointFacts()
+    run_name: str | None = None
 
 
-def open_checkpoint(path: str | Path) -> CheckpointFile:
+def open_checkpoint(
+    path: str | Path, entry: str | None = None, prefix: str | None = None
+) -> CheckpointFile:
     """Open a checkpoint file or a Hugging Face folder without executing anything in it.
 
-    The file is read once through for its hash, never into memory. FileNotFoundError where it is
-    missing; ValueError with the path and the reason where it is damaged, of another kind, holds
-    no weights, or asks for anything to be executed.
+    The file is read once through for its hash, never into memory.
+
+    Args:
+        path: A weight file, an index of shards, or a folder.
+        entry: Dotted path of the entry with the weights, e.g. "model_ema"; None to choose.
+        prefix: What the wanted names begin with, e.g. "student."; None to infer it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, of another kind, without weights, or asks for anything to be
+            executed; the message has the path and the reason.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
-    file_format, tensors, notes = _open_file(path)
-    name = config_name(path)
+        return _open_folder(path, entry, prefix)
+    if path.name.endswith(INDEX) and path.is_file():
+        return _open_files(path.parent, index_files(path), entry, prefix)
+    part = _open_file(path, entry, prefix)
+    notes = part.notes
+    name = config_name(path.parent, path, part.tensors)
     config = read_config(path.parent, name) if name else None
     if config is not None:
         notes = (*notes, f"used {name} from the same folder")
-    return CheckpointFile(path, file_format, tensors, config, notes, _sha256([path]))
+    sha256 = _sha256([path])
+    return CheckpointFile(
+        path, part.format, part.tensors, config, notes, sha256, run_name=part.run_name
+    )
 
 
 def read_torch_object(path: str | Path) -> Any:
@@ -98,41 +125,107 @@ def strip_prefix(file: CheckpointFile, prefix: str) -> CheckpointFile:
     return dataclasses.replace(file, tensors=tensors, notes=notes)
 
 
-def _open_file(path: Path) -> tuple[str, dict[str, LazyTensor], tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Part:
+    """What one file contains. run_name: what open_clip's training calls the run."""
+
+    format: str
+    tensors: dict[str, LazyTensor]
+    notes: tuple[str, ...]
+    run_name: str | None = None
+
+
+def _open_file(path: Path, entry: str | None = None, prefix: str | None = None) -> _Part:
     require_file(path)
     try:
+        refuse_kind(start_of(path), path)
         if is_safetensors(path):
-            tensors, notes = find_state_dict(read_safetensors(path))
-            return SAFETENSORS, tensors, notes
+            tensors, notes = find_state_dict(read_safetensors(path), entry, prefix)
+            return _Part(SAFETENSORS, tensors, notes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     file_format, value = read_torch_file(path)
     try:
-        tensors, notes = find_state_dict(value)
+        tensors, notes = find_state_dict(value, entry, prefix)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return file_format, tensors, notes
+    return _Part(file_format, tensors, notes, open_clip_model_name(value))
 
 
-def _open_folder(folder: Path) -> CheckpointFile:
-    weights = find_weight_files(folder)
+def _has_clip(path: Path) -> bool:
+    """Whether a weight file, or the index of one, has CLIP's names."""
+    try:
+        if path.name.endswith(INDEX):
+            return bool(clip_prefixes(index_files(path).shard_of or {}))
+        return bool(clip_prefixes(_open_file(path).tensors))
+    except (OSError, ValueError):
+        return False
+
+
+def _open_folder(folder: Path, entry: str | None, prefix: str | None) -> CheckpointFile:
+    inside = inner_folder(folder)
+    if inside is not None:
+        if not inside.is_dir():
+            raise FileNotFoundError(f"{folder}: its modules.json names {inside.name}, not found")
+        file = _open_folder(inside, entry, prefix)
+        note = f"took {inside.name}, the CLIP of this sentence-transformers folder"
+        return dataclasses.replace(file, notes=(note, *file.notes))
+    return _open_files(folder, find_weight_files(folder, _has_clip), entry, prefix)
+
+
+def _open_files(
+    folder: Path, weights: WeightFiles, entry: str | None, prefix: str | None
+) -> CheckpointFile:
     tensors: dict[str, LazyTensor] = {}
-    notes: list[str] = []
-    file_format = ""
+    notes = [weights.note] if weights.note else []
+    file_format, run_name = "", None
     for path in weights.files:
-        file_format, part, part_notes = _open_file(path)
-        notes.extend(note for note in part_notes if note not in notes)
+        whole = weights.shard_of is None
+        part = _open_file(path, entry, prefix) if whole else _open_shard(path)
+        notes.extend(note for note in part.notes if note not in notes)
+        found = part.tensors
         if weights.shard_of is not None:
-            part = _promised(path, part, weights.shard_of)
-        tensors.update(part)
+            found = _promised(path, found, weights.shard_of)
+        file_format, run_name = part.format, part.run_name
+        tensors.update(found)
+    if weights.shard_of is not None:
+        tensors, joint = _joint_names(folder, tensors, entry, prefix)
+        notes.extend(joint)
+    name = config_name(folder, weights.files[0], tensors)
+    if name is None and weights.shard_of is not None:
+        name = CONFIG
     return CheckpointFile(
         folder,
         f"{file_format} (Hugging Face folder)",
         tensors,
-        read_config(folder, config_name(weights.files[0]) or "config.json"),
+        read_config(folder, name) if name else None,
         tuple(notes),
         _sha256(list(weights.files)),
+        run_name=run_name,
     )
+
+
+def _open_shard(path: Path) -> _Part:
+    """One of several files: its names are looked at when all are there."""
+    require_file(path)
+    try:
+        refuse_kind(start_of(path), path)
+        if is_safetensors(path):
+            return _Part(SAFETENSORS, read_safetensors(path), ())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    file_format, value = read_torch_file(path)
+    tensors = value if isinstance(value, dict) else {}
+    return _Part(file_format, {k: t for k, t in tensors.items() if isinstance(t, LazyTensor)}, ())
+
+
+def _joint_names(
+    folder: Path, tensors: dict[str, LazyTensor], entry: str | None, prefix: str | None
+) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
+    try:
+        return find_state_dict(tensors, entry, prefix)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def _promised(

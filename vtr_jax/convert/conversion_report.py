@@ -34,13 +34,16 @@ class ConversionReport:
 
     def __str__(self) -> str:
         vision, text = self.config.clip.vision, self.config.clip.text
+        settings = self.config.preprocessing
         lines = [
             f"read     {self.source}: {self.format}, sha256 {self.sha256[:16]}...",
             f"recipe   {self.config.recipe} {dict(self.config.options) or ''}".rstrip(),
             f"vision   {vision.layers} layers, width {vision.width}, {vision.heads} heads, patch "
-            f"{vision.patch_size} ({vision.linear_patch}), {vision.image_resolution} pixels",
+            f"{vision.patch_size} ({vision.linear_patch}), {vision.image_resolution} pixels; "
+            f"resized {settings.resize}; {settings.pixel_text}",
             f"text     {text.layers} layers, width {text.width}, {text.heads} heads, "
-            f"{text.context_length} tokens, vocabulary {text.vocab_size}",
+            f"{text.context_length} tokens, vocabulary {text.vocab_size}; "
+            f"tokenizer {settings.tokenizer}, at most {settings.max_words} tokens per caption",
             f"joint    width {text.embed_dim}; {self.parameters:,} parameters",
             f"rules    activation {vision.activation}, LayerNorm epsilon {vision.layer_norm_eps}, "
             f"{_pooling(text)}",
@@ -74,7 +77,7 @@ def assumptions(config: RetrieverConfig, known: Mapping[str, Any]) -> tuple[str,
         "end_of_text_rule": f"{_pooling(text)}, as OpenAI's models (or: --end_of_text_id=N)",
     }
     unknown = [guess for name, guess in guesses.items() if known.get(name) is None]
-    return (*unknown, *_recipe_guesses(config))
+    return (*unknown, *config.assumed, *_recipe_guesses(config))
 
 
 def _recipe_guesses(config: RetrieverConfig) -> Iterator[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params, params_from_original
+from vtr_jax.convert.preprocessing_facts import with_given
 from vtr_jax.convert.sizes import infer_clip_config, split_options
 from vtr_jax.convert.told import OneOf, contradicts, told_by_names
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
@@ -45,7 +46,7 @@ def config_of_state_dict(
         if name not in own and isinstance(value, OneOf):
             raise ValueError(f"{what}: its names do not tell which {name} it has: give {value}")
     try:
-        return known.config(clip, {**told, **own}, sizes)
+        return with_given(known.config(clip, {**told, **own}, sizes), towers)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
 

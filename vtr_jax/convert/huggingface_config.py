@@ -21,6 +21,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "eos_token_id": 49407,
     },
 }
+# By the names of transformers' ACT2FN; the tanh approximations differ in rounding only.
+ACTIVATIONS = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
 # Before transformers 4.31 every config said 2, whatever the tokenizer; it means the old pooling.
 _OLD_EOS = 2
 
@@ -49,11 +59,20 @@ def read_facts(config: dict[str, Any] | None, path: Path) -> CheckpointFacts:
     return CheckpointFacts(
         vision_heads=vision["num_attention_heads"],
         text_heads=text["num_attention_heads"],
-        activation=vision["hidden_act"],
+        activation=_activation(vision["hidden_act"], path),
         layer_norm_eps=float(vision["layer_norm_eps"]),
         eos_rule="argmax" if eos_token_id == _OLD_EOS else "first_eos",
         eos_token_id=eos_token_id,
     )
+
+
+def _activation(name: str, path: Path) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"{path}: hidden_act: expected one of {', '.join(ACTIVATIONS)} in config.json, found "
+            f"{name[:50]!r}; checkpoints with another activation cannot be converted"
+        )
+    return ACTIVATIONS[name]
 
 
 def _section(config: dict[str, Any], tower: str, path: Path) -> dict[str, Any]:

@@ -15,12 +15,8 @@ import numpy as np
 
 from vtr_jax.convert.checkpoint_file import CheckpointFacts, CheckpointFile
 from vtr_jax.convert.huggingface_config import read_facts
-from vtr_jax.convert.huggingface_folder import read_config
 from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.convert.open_clip import open_clip_facts
-from vtr_jax.convert.picture_statistics import check_picture_statistics
-
-PICTURES = "preprocessor_config.json"
 
 _SAME = {
     "logit_scale": "logit_scale",
@@ -123,10 +119,6 @@ def huggingface_names(openai_state_dict: Mapping[str, np.ndarray]) -> dict[str, 
 def _facts(file: CheckpointFile) -> CheckpointFacts:
     if file.config is not None and "model_cfg" in file.config:
         return open_clip_facts(file.config, file.path)
-    if file.config is not None:
-        folder = file.path if file.path.is_dir() else file.path.parent
-        pictures = read_config(folder, PICTURES) or {}
-        check_picture_statistics(pictures, folder / PICTURES, ("image_mean", "image_std"))
     return read_facts(file.config, file.path)
 
 

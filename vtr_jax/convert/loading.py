@@ -7,6 +7,7 @@ without a word is an option of its own, and reported.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ from vtr_jax.convert.checkpoint_file import open_checkpoint
 from vtr_jax.convert.huggingface_names import openai_names
 from vtr_jax.convert.incomplete import expected_of, with_fresh, without_unknown
 from vtr_jax.convert.merge import is_internvideo, merge_with_clip, pretrained_names
+from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.models.recipes import RetrieverConfig
 
 Loaded = tuple[dict[str, Any], tuple[str, ...]]
+
+
+_SWITCHES = (
+    "mergeclip",
+    "merge_projection",
+    "allow_missing",
+    "ignore_unknown",
+    "allow_nonfinite",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +38,10 @@ class LoadingOptions:
     mergeclip: merge with the CLIP in the file pretrained_clip_name, mergeweight being CLIP's
     share (None: 0.5). merge_projection: merge the video projection and its norm too, which
     InternVideo means to and does not. allow_missing: draw what the file lacks. ignore_unknown:
-    leave out what the model does not have. Raises ValueError for other values, and for
-    options that need mergeclip.
+    leave out what the model does not have. allow_nonfinite: keep NaN and infinite values. entry,
+    prefix: which of several models in the file, see open_checkpoint. image_resolution: interpolate
+    the position embeddings to frames of that size, in pixels. Raises ValueError for other values,
+    and for options that need mergeclip.
     """
 
     pretrained_clip_name: str | None = None
@@ -37,12 +50,19 @@ class LoadingOptions:
     merge_projection: bool = False
     allow_missing: bool = False
     ignore_unknown: bool = False
+    allow_nonfinite: bool = False
+    entry: str | None = None
+    prefix: str | None = None
+    image_resolution: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mergeclip", "merge_projection", "allow_missing", "ignore_unknown"):
+        for name in _SWITCHES:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise ValueError(f"{name}: expected True or False, got {value!r}")
+        size = self.image_resolution
+        if size is not None and (type(size) is not int or size < 1):
+            raise ValueError(f"image_resolution: expected a number of pixels, got {size!r}")
         if self.mergeclip and self.pretrained_clip_name is None:
             raise ValueError("mergeclip: needs the CLIP's file, pretrained_clip_name=ViT-L-14.pt")
         if self.mergeclip:
@@ -95,11 +115,25 @@ def options_that_help(
 ) -> str:
     """The options that would make up for missing or unknown names, to end an error; else ""."""
     helpful = []
+    known = {*expected_of(config), *NAME_TABLES[config.recipe].ignored}
+    unknown = {name: tensor for name, tensor in tensors.items() if name not in known}
     if not options.allow_missing and any(name not in tensors for name in expected_of(config)):
         helpful.append("allow_missing=True draws what is missing")
-    if not options.ignore_unknown and without_unknown(tensors, config)[1]:
+    # Without its scoring head a file is another model, so that is not a hint to give.
+    if not options.ignore_unknown and unknown and not any(map(_may_score, unknown)):
         helpful.append("ignore_unknown=True leaves out what is unexpected")
     return f" ({', '.join(helpful)})" if helpful else ""
+
+
+# Names that no retrieval score depends on: counters and buffers, decoders of captions, losses.
+_UNSCORED = re.compile(
+    r"(.*\.)?(position_ids|num_batches_tracked|attn_mask|causal_mask|\w*steps?|\w*epoch)"
+    r"|(clip\.)?(text_decoder|decoder|predictor|mlm_head|criterion|loss\w*|queue\w*)(\..*)?"
+)
+
+
+def _may_score(name: str) -> bool:
+    return _UNSCORED.fullmatch(name) is None
 
 
 def _merged(tensors: dict[str, Any], config: RetrieverConfig, options: LoadingOptions) -> Loaded:

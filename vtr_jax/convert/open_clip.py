@@ -15,7 +15,6 @@ from typing import Any
 from vtr_jax.convert.checkpoint_file import CheckpointFacts, CheckpointFile
 from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.convert.merge import is_internvideo
-from vtr_jax.convert.picture_statistics import check_picture_statistics
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -52,8 +51,33 @@ _PLAIN_BLOCK: dict[str, Any] = {
     "ls_init_value": None,
     "block_type": None,
     **dict.fromkeys(
-        ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn", "scale_fc"), False
+        ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn")
+        + ("scale_fc",),
+        False,
     ),
+}
+# Other options that are read here, follow from the shapes, or change training only.
+_READ: dict[str, tuple[str, ...]] = {
+    "model_cfg": ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg", "custom_text")
+    + ("init_logit_scale", "nonscalar_logit_scale", "output_dict", "cast_dtype"),
+    "vision_cfg": ("layers", "width", "head_width", "patch_size", "image_size", "patch_dropout")
+    + ("act_kwargs", "norm_kwargs", "output_tokens", "pos_embed_type")
+    + ("attn_pooler_queries", "attn_pooler_heads", "input_patchnorm", "global_average_pool")
+    + ("timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop")
+    + ("timm_drop_path",),
+    "text_cfg": ("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode")
+    + ("tokenizer_kwargs", "width", "heads", "layers", "pad_id", "eos_id", "pool_type")
+    + ("output_tokens", "act_kwargs", "norm_kwargs", "hf_model_pretrained", "hf_proj_type")
+    + ("hf_pooler_type",),
+}
+# Options of older or unusual models, with the value that leaves the tower as it is.
+_IDLE: dict[str, Any] = {
+    "input_patchnorm": False,
+    "global_average_pool": False,
+    "nonscalar_logit_scale": False,
+    "proj_bias": False,
+    "proj_type": "linear",
+    "init_logit_bias": None,
 }
 
 
@@ -91,11 +115,12 @@ def open_clip_facts(config: Mapping[str, Any], path: Path) -> CheckpointFacts:
                     f"{path}: {name} has {option}={section[option]!r}, which is another tower "
                     f"than CLIP's ({option}={value}); only those can be converted"
                 )
-    check_picture_statistics(config.get("preprocess_cfg") or {}, path)
+    for name, section in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
+        _check_known(name, section, path)
     return CheckpointFacts(
         vision_heads=_whole(vision, "width", 768, path) // _whole(vision, "head_width", 64, path),
         text_heads=_whole(text, "heads", 8, path),
-        activation="quick_gelu" if model.get("quick_gelu") else "gelu",
+        activation=_activation(model, vision, text, path),
         layer_norm_eps=_epsilon(vision, text, path),
         config_name=CONFIG_NAME,
         **_pooling(text, path),
@@ -144,8 +169,46 @@ def _whole(section: Mapping[str, Any], name: str, default: int, path: Path) -> i
     return value
 
 
+def _check_known(name: str, section: Mapping[str, Any], path: Path) -> None:
+    """Raise ValueError for an option that is neither read nor idle: it may decide a score."""
+    known = {*_READ[name], *_IDLE, *(_PLAIN.get(name) or {}), *_PLAIN_BLOCK}
+    for option, value in section.items():
+        if option in _IDLE and value not in (_IDLE[option], None):
+            known.discard(option)
+        if option not in known and value is not None:
+            raise ValueError(
+                f"{path}: {name} has {option}={str(value)[:60]!r}, which cannot be applied; only "
+                "checkpoints without it can be converted"
+            )
+
+
+def _activation(
+    model: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], path: Path
+) -> str:
+    """Return the activation of both towers; act_kwargs are arguments of PyTorch's GELU."""
+    kwargs = [dict(part.get("act_kwargs") or {}) for part in (vision, text)]
+    if kwargs[0] != kwargs[1]:
+        raise ValueError(
+            f"{path}: act_kwargs: expected one activation for both towers, found {kwargs[0]} "
+            f"(vision_cfg) and {kwargs[1]} (text_cfg); such checkpoints cannot be converted"
+        )
+    if not kwargs[0]:
+        return "quick_gelu" if model.get("quick_gelu") else "gelu"
+    names = {"none": "gelu", "tanh": "gelu_tanh"}
+    approximate = kwargs[0].get("approximate", "none")
+    if model.get("quick_gelu") or kwargs[0].keys() != {"approximate"} or approximate not in names:
+        raise ValueError(
+            f"{path}: act_kwargs: expected {{'approximate': 'tanh'}} or 'none' of GELU, found "
+            f"{kwargs[0]}{' with quick_gelu' if model.get('quick_gelu') else ''}"
+        )
+    return names[approximate]
+
+
 def _epsilon(vision: Mapping[str, Any], text: Mapping[str, Any], path: Path) -> float:
-    values = {(part.get("norm_kwargs") or {}).get("eps", 1e-5) for part in (vision, text)}
+    kwargs = [dict(part.get("norm_kwargs") or {}) for part in (vision, text)]
+    for option in {*kwargs[0], *kwargs[1]} - {"eps"}:
+        raise ValueError(f"{path}: norm_kwargs has {option}, which cannot be applied")
+    values = {part.get("eps", 1e-5) for part in kwargs}
     if len(values) != 1:
         raise ValueError(f"{path}: expected one eps for both towers, found {sorted(values)}")
     return float(values.pop())

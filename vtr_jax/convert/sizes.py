@@ -5,21 +5,36 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
+
+from vtr_jax.convert.lazy_tensor import LazyTensor
 from vtr_jax.models.clip import ClipConfig, clip_config
 from vtr_jax.models.recipes import RECIPES, Recipe
 from vtr_jax.models.recipes.recipe import plain_value
+from vtr_jax.preprocessing import PREPROCESSING_OPTIONS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 # CLIP's image projection, and InternVideo's.
 PROJECTIONS = ("visual.proj", "visual_proj")
 
+_POSITIONS = "visual.positional_embedding"
+
 # Widths of image towers that only open_clip has (ViT-H), with the width of their heads.
 HEAD_WIDTHS = {1280: 80}
 
-TOWER_OPTIONS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
+TOWER_OPTIONS = (
+    "activation",
+    "vision_heads",
+    "text_heads",
+    "layer_norm_eps",
+    "end_of_text_id",
+    *PREPROCESSING_OPTIONS,
+)
 
 
 def split_options(
@@ -85,6 +100,50 @@ def _grid_side(positions: int, what: str) -> int:
             "square grid of patches; only square pictures can be converted"
         )
     return side
+
+
+def resized_positions(
+    tensors: Mapping[str, LazyTensor], resolution: int, what: str
+) -> dict[str, LazyTensor]:
+    """Interpolate the position embeddings of an image tower to another image size.
+
+    Bicubic with antialiasing, over the grid of patches, the class token's row left as it is: what
+    open_clip's force_image_size computes. Tensors are read when asked for.
+
+    Args:
+        tensors: A checkpoint's tensors by OpenAI's names, with any prefix.
+        resolution: The side of the images in pixels, a multiple of the patch size.
+        what: The file, for messages.
+
+    Raises:
+        ValueError: There is no such embedding, or the patch size does not divide the resolution.
+    """
+    name = next((n for n in tensors if n.endswith(_POSITIONS)), None)
+    patches = tensors.get(f"{name.removesuffix(_POSITIONS)}visual.conv1.weight") if name else None
+    if name is None or patches is None:
+        raise ValueError(f"{what}: image_resolution needs visual.positional_embedding, found none")
+    patch, (rows, width) = patches.shape[-1], tensors[name].shape
+    if resolution % patch:
+        raise ValueError(
+            f"image_resolution: expected a multiple of the patch size {patch}, got {resolution}; "
+            f"the nearest are {resolution - resolution % patch or patch} and "
+            f"{resolution - resolution % patch + patch}"
+        )
+    side, old = resolution // patch, _grid_side(rows, what)
+    if side == old:
+        return dict(tensors)
+    load = partial(_interpolated, tensors[name], old, side)
+    shape = (side * side + 1, width)
+    return {**tensors, name: LazyTensor(np.dtype(np.float32), shape, load)}
+
+
+def _interpolated(positions: LazyTensor, old: int, new: int) -> np.ndarray:
+    token, grid = np.split(positions.read().astype(np.float32), [1])
+    width = grid.shape[-1]
+    resized = jax.image.resize(
+        grid.reshape(old, old, width), (new, new, width), "cubic", antialias=True
+    )
+    return np.concatenate([token, np.asarray(resized).reshape(new * new, width)])
 
 
 def _known_heads(width: int) -> int | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.convert.foreign_files import file_kind, unknown_kind
 from vtr_jax.convert.torch_legacy import TORCH_LEGACY, is_torch_legacy, read_torch_legacy
 from vtr_jax.convert.torch_zip import read_torch_zip
 
@@ -13,15 +13,6 @@ SUPPORTED = (
     "OpenAI's TorchScript archives, files of torch.save (zip and legacy), .safetensors files, and "
     "Hugging Face folders with model.safetensors or pytorch_model.bin"
 )
-_OTHER_KINDS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras or TensorFlow weights)",
-    b"\x93NUMPY": "a NumPy array file",
-    b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "a gzip file; unpack it",
-    b"<": "a web page or XML; the download probably failed",
-    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with git lfs pull",
-}
-_TEXT = frozenset(string.printable.encode())
 
 
 def read_torch_file(path: Path) -> tuple[str, Any]:
@@ -32,13 +23,13 @@ def read_torch_file(path: Path) -> tuple[str, Any]:
     """
     require_file(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(64)
+        start = start_of(path)
+        refuse_kind(start, path)
         if start.startswith(b"PK"):
             return read_torch_zip(path)
         if is_torch_legacy(path):
             return TORCH_LEGACY, read_torch_legacy(path)
-        raise ValueError(f"this is {_kind(start)}, expected one of: {SUPPORTED}")
+        raise ValueError(f"this is {unknown_kind(start)}, expected one of: {SUPPORTED}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -55,12 +46,14 @@ def require_file(path: Path) -> None:
         raise ValueError(f"{path}: expected a checkpoint, found 0 bytes; download it again")
 
 
-def _kind(start: bytes) -> str:
-    for signature, words in _OTHER_KINDS.items():
-        if start.startswith(signature):
-            return words
-    if start[:1] == b"\x80":
-        return "a plain Python pickle, not written by torch.save (nothing in it was executed)"
-    if all(byte in _TEXT for byte in start):
-        return "a text file"
-    return "no file of a known form, or a damaged or cut-off one"
+def start_of(path: Path) -> bytes:
+    """Return the first bytes of a file, enough to recognize its kind."""
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def refuse_kind(start: bytes, path: Path) -> None:
+    """Raise ValueError, without the path, for a file of a known kind that is not a checkpoint."""
+    kind = file_kind(start, path)
+    if kind is not None:
+        raise ValueError(f"this is {kind}, expected one of: {SUPPORTED}")

@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 from vtr_jax.convert.torch_storage import Storage
-from vtr_jax.convert.torch_types import Constructor, Inert, ScriptNode, known_type
+from vtr_jax.convert.torch_types import (
+    Constructor,
+    Inert,
+    OddKey,
+    Opaque,
+    ScriptNode,
+    known_type,
+)
 
 MAX_PICKLE_BYTES = 64 * 2**20
 _MAX_INSTRUCTIONS = 5_000_000
@@ -136,6 +143,8 @@ def _extend(machine: _Machine, items: list[Any]) -> None:
     target = machine.top()
     if isinstance(target, Inert):
         return
+    if isinstance(target, Opaque):
+        target = target.parts
     if not isinstance(target, list):
         raise ValueError(_DAMAGED)
     target.extend(items)
@@ -145,12 +154,15 @@ def _set_items(machine: _Machine, items: list[Any]) -> None:
     target = machine.top()
     if isinstance(target, Inert):
         return
+    if isinstance(target, Opaque):
+        target.parts.extend(items)
+        return
     if not isinstance(target, dict) or len(items) % 2:
         raise ValueError(_DAMAGED)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if key is not None and type(key) not in (str, int, float, bool):
-            raise ValueError(f"a dictionary has a key of type {type(key).__name__}, expected text")
-        target[key] = value
+        # Hashing a tuple could recurse without end, so other keys are compared by identity.
+        plain = key is None or type(key) in (str, int, float, bool, bytes)
+        target[key if plain else OddKey(type(key).__name__)] = value
 
 
 def _set_one(machine: _Machine, _argument: object) -> None:
@@ -189,6 +201,9 @@ def _construct(machine: _Machine, _argument: object) -> None:
 
 def _set_state(machine: _Machine, _argument: object) -> None:
     state, target = machine.pop(), machine.top()
+    if isinstance(target, Opaque):
+        target.parts.append(state)
+        return
     if isinstance(target, Inert | dict):
         return  # a dict's extra state is torch's _metadata (module versions): no weights
     if not isinstance(target, ScriptNode) or target.attributes:
@@ -199,6 +214,21 @@ def _set_state(machine: _Machine, _argument: object) -> None:
             "expected plain parameters; save the state_dict of the float model"
         )
     target.attributes = state
+
+
+def _new_set(machine: _Machine, _argument: object) -> None:
+    machine.push(Inert("builtins.set"))
+
+
+def _frozen_set(machine: _Machine, _argument: object) -> None:
+    machine.pop_to_mark()
+    machine.push(Inert("builtins.frozenset"))
+
+
+def _add_items(machine: _Machine, _argument: object) -> None:
+    machine.pop_to_mark()
+    if not isinstance(machine.top(), Inert):
+        raise ValueError(_DAMAGED)
 
 
 def _persistent(machine: _Machine, _argument: object) -> None:
@@ -230,6 +260,7 @@ _VALUES = frozenset(
         "BINBYTES",
         "SHORT_BINBYTES",
         "BINBYTES8",
+        "BYTEARRAY8",
     }
 )
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
@@ -241,6 +272,9 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_SET": _new_set,
+    "FROZENSET": _frozen_set,
+    "ADDITEMS": _add_items,
     "MARK": _mark,
     "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
     "TUPLE1": _tuple_of(1),

@@ -28,6 +28,10 @@ STORAGE_DTYPES: dict[str, np.dtype] = {
     "BoolStorage": np.dtype("?"),
     "ComplexFloatStorage": np.dtype("<c8"),
     "ComplexDoubleStorage": np.dtype("<c16"),
+    "QInt8Storage": np.dtype("i1"),
+    "QUInt8Storage": np.dtype("u1"),
+    "QInt32Storage": np.dtype("<i4"),
+    "UntypedStorage": np.dtype("u1"),
 }
 MAX_DIMENSIONS = 32
 _MAX_EXPANDED_BYTES = 64 * 2**20
@@ -93,6 +97,11 @@ def storage_request(reference: object) -> tuple[np.dtype, str, int]:
 
     References are tuples ('storage', type, key, device, count) with, in old files, a sixth part.
     """
+    if isinstance(reference, tuple) and reference[:1] == ("module",):
+        raise ValueError(
+            "it holds a whole module with its class, which is never run; save only the weights: "
+            "torch.save(model.state_dict(), path)"
+        )
     if not isinstance(reference, tuple) or len(reference) not in (5, 6):
         raise ValueError("a reference to stored numbers is malformed: the file is damaged")
     word, dtype, key, _device, count = reference[:5]

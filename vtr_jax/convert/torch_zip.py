@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from vtr_jax.convert.foreign_files import archive_kind
 from vtr_jax.convert.torch_pickle import MAX_PICKLE_BYTES, read_pickle
 from vtr_jax.convert.torch_storage import FileRange, Storage, storage_request
 
@@ -153,6 +154,9 @@ def _stem(entries: dict[str, zipfile.ZipInfo]) -> str:
     stems = [name[: -len("/data.pkl")] for name in entries if name.endswith("/data.pkl")]
     stems = [stem for stem in stems if "/" not in stem]
     if len(stems) != 1:
+        kind = archive_kind(entries)
+        if kind is not None and not stems:
+            raise ValueError(f"this is {kind}")
         found = ", ".join(sorted(entries)[:3]) or "nothing"
         raise ValueError(
             f"expected one <name>/data.pkl in the archive, as PyTorch 1.6 and later write it, "

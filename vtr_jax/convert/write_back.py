@@ -15,12 +15,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vtr_jax.checkpoint import load_retriever
+from vtr_jax.checkpoint import config_from_json, load_retriever, read_description
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params
+from vtr_jax.convert.written_facts import facts_to_metadata, hard_coded_differences
 from vtr_jax.lock import only_process
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import check_tokenizer_path
 
 _TOWERS = ("visual", "text", "logit_scale")
 
@@ -49,6 +51,12 @@ def original_state_dict(retriever: Retriever, to: str) -> dict[str, np.ndarray]:
         ) from error
 
 
+def write_back_warnings(directory: str | os.PathLike[str], to: str) -> tuple[str, ...]:
+    """Return what the original program would compute differently from this retriever."""
+    description = read_description(directory)
+    return hard_coded_differences(config_from_json(description["retriever"]), to)
+
+
 def write_back(
     directory: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -70,20 +78,22 @@ def write_back(
         raise ValueError(f"{path}: expected a file name that ends in .safetensors")
     if path.exists():
         raise FileExistsError(f"{path} exists already; choose another file or remove it")
+    retriever = load_retriever(directory, step=step)
     try:
-        state_dict = original_state_dict(load_retriever(directory, step=step), to)
+        state_dict = original_state_dict(retriever, to)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_tokenizer_path(retriever.preprocessing, path.parent)
     # A folder, because that can be locked: what a killed process left in it is overwritten.
     partial = path.with_name(f".{path.name}.partial")
     with only_process(partial, f"writing {path}"):
         try:
-            # "pt" is what PyTorch's and Hugging Face's readers expect to be told.
-            metadata = {"format": "pt", "system": to}
+            metadata = facts_to_metadata(retriever.config, to)
             save_file(state_dict, partial / path.name, metadata=metadata)
             with (partial / path.name).open("rb") as file:
                 os.fsync(file.fileno())
+            retriever.preprocessing.write_tokenizer(path.parent)
             (partial / path.name).replace(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -33,30 +33,24 @@ _SPECIAL = re.compile(r"(?:^|(?<=[\s])|(?<=[^\W_]))((?:<\|(?:start|end)oftext\|>
 _ONE_SPECIAL = re.compile(r"<\|(?:start|end)oftext\|>")
 
 
-class ClipTokenizer:
-    """The tokenizer that all of OpenAI's CLIP models and their descendants were trained with."""
+def encode(texts: Sequence[str], max_words: int | None = None) -> list[list[int]]:
+    """Clean and encode captions.
 
-    pad_id = 0
+    Args:
+        texts: T captions.
+        max_words: the most tokens of a caption, start and end of text included; None for no limit.
 
-    def encode(self, texts: Sequence[str], max_words: int | None = None) -> list[list[int]]:
-        """Clean and encode captions.
-
-        Args:
-            texts: T captions.
-            max_words: the most tokens of a caption, start and end of text included; None for no
-                limit.
-
-        Returns:
-            T lists of token ids without padding: start of text, word pieces, end of text. A caption
-            that is cut keeps its end of text.
-        """
-        cleaned = [clean(text) for text in texts]
-        limit = None if max_words is None else max_words - 2
-        pieces = _encode(cleaned)
-        for row, text in enumerate(cleaned):
-            if "<|" in text:
-                pieces[row] = _encode_with_specials(text)
-        return [[SOT_ID, *ids[:limit], EOT_ID] for ids in pieces]
+    Returns:
+        T lists of token ids without padding: start of text, word pieces, end of text. A caption
+        that is cut keeps its end of text.
+    """
+    cleaned = [clean(text) for text in texts]
+    limit = None if max_words is None else max_words - 2
+    pieces = _encode(cleaned)
+    for row, text in enumerate(cleaned):
+        if "<|" in text:
+            pieces[row] = _encode_with_specials(text)
+    return [[SOT_ID, *ids[:limit], EOT_ID] for ids in pieces]
 
 
 def clean(text: str) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 
 HEAD, TAIL, UNIFORM = 0, 1, 2
 NORMAL, REVERSED, SHUFFLED = 0, 1, 2
+# A frame at the very end of a stretch lasts, so it reaches beyond the end: seconds.
+_FRAME = 0.001
 
 
 def whole_second_frames(
@@ -30,7 +32,7 @@ def whole_second_frames(
         reported_fps: frames a second, as its container states them; at least 1.
         framerate: wanted frames a second; 0 = every frame.
         start: seconds, cut down to whole ones; None = from the beginning.
-        end: seconds, cut down to whole ones; one second more where that equals `start`.
+        end: seconds, cut down to whole ones; one second more if that equals `start`.
 
     Returns:
         Indices of frames, ascending, all below `frame_count`; empty if `start` is beyond the end.
@@ -60,6 +62,40 @@ def whole_second_frames(
     return indices
 
 
+def are_whole_seconds(start: float | None, end: float | None) -> bool:
+    """Return whether a stretch has no fractions of seconds: the originals know no others."""
+    return all(time is None or float(time).is_integer() for time in (start, end))
+
+
+def whole_seconds(start: float, end: float) -> tuple[float, float]:
+    """Cut the times of a clip down to whole seconds, as the originals' loader does.
+
+    Args:
+        start: seconds.
+        end: seconds, after `start`.
+
+    Returns:
+        start and end, `end` one second later if both would be equal.
+    """
+    first = float(int(start))
+    return first, max(float(int(end)), first + 1.0)
+
+
+def seconds_read(start: float | None, end: float | None, framerate: int = 1) -> tuple[float, float]:
+    """Return the stretch of time that the frames of a clip come from, as [first, last).
+
+    The whole-second rule also reads frames of the second that a whole `end` names. Two clips of a
+    file can share frames only if these stretches overlap; touching ends share none.
+    """
+    first = 0.0 if start is None else float(start)
+    if end is None:
+        return first, math.inf
+    if not are_whole_seconds(start, end):
+        return first, float(end)
+    last_offset = (framerate - 1) / framerate if framerate else 1.0
+    return first, float(end) + last_offset + _FRAME
+
+
 def check_choice(framerate: int, start: float | None, end: float | None) -> None:
     """Refuse a frame rate and a stretch of time that no video could satisfy.
 
@@ -85,10 +121,7 @@ def frames_a_second(reported_fps: float) -> int:
         ValueError: less than 1 frame a second, or not a finite number.
     """
     if not 1 <= reported_fps < math.inf:
-        raise ValueError(
-            f"the frame rate is {reported_fps:g}, expected at least 1 frame a second: re-encode "
-            "the video at a whole frame rate"
-        )
+        raise ValueError(f"the frame rate is {reported_fps:g}, expected at least 1 frame a second")
     return int(reported_fps)
 
 

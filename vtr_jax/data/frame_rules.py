@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vtr_jax.data.decode import StatedLength
 from vtr_jax.data.frame_choice import check_choice, whole_second_frames
+from vtr_jax.data.time_table import StatedLength
 
 # Cap4Video's loader counts a second of any folder as so many files.
 CAP4VIDEO_FPS = 30

@@ -12,10 +12,11 @@ import numpy as np
 from vtr_jax.data.augmentation import RandAugment, augment
 from vtr_jax.data.frame_choice import UNIFORM, order_frames, slice_positions
 from vtr_jax.data.frame_store.encoding import decode_frame
+from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.store import DamagedStore, FrameStore
 from vtr_jax.data.frame_store.workers import usable_cores
+from vtr_jax.data.resize import Resize, resize_picture
 from vtr_jax.data.tensorflow_host import import_tensorflow
-from vtr_jax.data.video import resize_and_crop
 
 _BATCHES_AHEAD = 2
 _AUGMENTATION_STREAM = 1  # its draws are not those of the frames' order
@@ -54,14 +55,19 @@ class FrameChoice:
         return order_frames(chosen, self.frame_order, rng)
 
     def transform(
-        self, pictures: list[np.ndarray], resolution: int, step: int, place: int
+        self, pictures: list[np.ndarray], resize: Resize, step: int, place: int
     ) -> np.ndarray:
         """Augments, resizes and crops a clip's pictures, uint8 [H,W,3] each: uint8 [N,R,R,3]."""
         if self.augmentation is not None:
             rng = np.random.default_rng([self.seed, step, place, _AUGMENTATION_STREAM])
             operations = self.augmentation.draw(rng)
             pictures = [augment(picture, operations) for picture in pictures]
-        return np.stack([resize_and_crop(picture, resolution) for picture in pictures])
+        return np.stack([resize_picture(picture, resize) for picture in pictures])
+
+
+def _resize_of_stored(settings: StoreSettings) -> Resize:
+    """How stored pictures become squares: squares stay as they are."""
+    return Resize(settings.resolution) if settings.stored_side is None else settings.resize
 
 
 class FrameStream:
@@ -87,6 +93,7 @@ class FrameStream:
         self._choice = choice
         self._batch_size = batch_size
         self._resolution: int = store.settings["resolution"]
+        self._resize = _resize_of_stored(StoreSettings.from_dict(store.settings))
         self._needs_pillow = (
             store.settings["stored_side"] is not None or choice.augmentation is not None
         )
@@ -168,7 +175,7 @@ class FrameStream:
     ) -> np.ndarray:
         try:
             pictures = [decode_frame(encoded) for encoded in self._read(step, place, row)]
-            return self._choice.transform(pictures, self._resolution, int(step), int(place))
+            return self._choice.transform(pictures, self._resize, int(step), int(place))
         except Exception as error:
             self._unread.setdefault(int(row), error)
             return np.zeros((0, self._resolution, self._resolution, 3), np.uint8)

@@ -2,7 +2,8 @@
 
     store = FrameStore.open("stores/msrvtt")
     tokens = tokenize(split.captions, max_words=32)
-    for batch in training_batches(store, split, tokens, batch_size=128, max_frames=12, seed=0):
+    plan, choice = BatchPlan.of(split, batch_size=128, seed=0), FrameChoice(max_frames=12)
+    for batch in training_batches(store, split, tokens, plan, choice):
         ...
 
 A batch is a dict: frames uint8 [B,F,R,R,3], 0 behind the last frame of a clip; frame_mask int32
@@ -18,8 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vtr_jax.data.augmentation import NO_AUGMENTATION, RandAugment
-from vtr_jax.data.batch_plan import RANDOM_CAPTION, BatchPlan
+from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.frame_choice import UNIFORM
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_stream import FrameChoice, FrameStream, Visit
@@ -69,45 +69,41 @@ def training_batches(
     store: FrameStore,
     split: Split,
     tokens: Tokens,
+    plan: BatchPlan,
+    choice: FrameChoice,
     *,
-    batch_size: int,
-    max_frames: int,
-    seed: int,
     start_step: int = 0,
     stop_step: int | None = None,
-    slice_framepos: int = UNIFORM,
-    frame_order: int = 0,
-    caption_mode: str = RANDOM_CAPTION,
-    allow_repeated_clips: bool = False,
     rows: np.ndarray | None = None,
     num_threads: int | None = None,
-    augmentation: str = NO_AUGMENTATION,
 ) -> TrainingBatches:
-    """Training batches from `start_step` up to `stop_step`: a function of seed and step alone.
+    """Return training batches from `start_step` up to `stop_step`.
 
-    Without stop_step they never end.
+    They are a function of plan, choice and step only.
 
-    tokens: `tokenize` of the same split's captions. batch_size: pairs of the global batch. rows:
-    int [B], which of them this process reads, in rising order; all of them if None. caption_mode
-    and allow_repeated_clips: see BatchPlan.of. num_threads: decoding threads, by default one a
-    core. augmentation: "none", or the originals' name of RandAugment; it comes before the crop
-    where the store keeps whole pictures (stored_side), after it where it keeps squares.
+    Args:
+        store: contains every clip of the split.
+        split: the training split.
+        tokens: `tokenize` of the same split's captions.
+        plan: the global batches, of the same split.
+        choice: frames of each clip, and their augmentation. Augmentation precedes the crop if the
+            store keeps whole pictures (stored_side), and follows it if the store keeps squares.
+        start_step: the first step.
+        stop_step: the step after the last; None = no end.
+        rows: int [B], which rows of a global batch this process reads, rising; None = all.
+        num_threads: decoding threads; None = one per core.
 
-    Raises ValueError where clips of the split are not in the store, tokens are of another split, or
-    options do not fit together; while iterating, DamagedStore naming shard and clip.
+    Raises:
+        ValueError: clips are not in the store, tokens or plan are of another split, or a number
+            is out of range.
+        DamagedStore: while iterating; the message names shard and clip.
     """
     store.require_covers(split)
     _require_tokens(tokens, split)
+    _require_plan(plan, split)
     if start_step < 0:
         raise ValueError(f"start_step: expected 0 or more, got {start_step}")
-    plan = BatchPlan.of(
-        split,
-        batch_size,
-        seed,
-        caption_mode=caption_mode,
-        allow_repeated_clips=allow_repeated_clips,
-    )
-    places = _places(rows, batch_size)
+    places = _places(rows, plan.batch_size)
     store_rows = _store_rows(store, split)
 
     def visits() -> Iterator[Visit]:
@@ -117,8 +113,6 @@ def training_batches(
             for place in places.tolist():
                 yield Visit(step, place, int(store_rows[clips[place]]))
 
-    drawn = RandAugment.parse(augmentation)
-    choice = FrameChoice(max_frames, slice_framepos, frame_order, seed, drawn)
     frames = FrameStream(store, visits, len(places), choice, num_threads)
     return TrainingBatches(plan, frames, tokens, places, start_step)
 
@@ -220,6 +214,15 @@ def _fill_up(batch: Batch, places: np.ndarray) -> Batch:
 
 def _store_rows(store: FrameStore, split: Split) -> np.ndarray:
     return np.array([store.index_of(clip.clip_id) for clip in split.clips], np.int64)
+
+
+def _require_plan(plan: BatchPlan, split: Split) -> None:
+    if not np.array_equal(plan.caption_clip, split.caption_clip):
+        raise ValueError(
+            f"plan: expected the batches of {split.dataset} {split.name} with its "
+            f"{len(split.captions)} captions, got those of another split with "
+            f"{len(plan.caption_clip)}"
+        )
 
 
 def _require_tokens(tokens: Tokens, split: Split) -> None:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".3gp", ".ts", ".ogv", ".gif"),
-)
+from vtr_jax.data.file_names import VIDEO_EXTENSIONS, clip_name
+from vtr_jax.data.find_files import find_video_files
+
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "Split",
+    "VideoClip",
+    "check_overlap",
+    "clip_name",
+    "find_video_files",
+]
 
 
 @dataclass(frozen=True)
@@ -132,114 +138,55 @@ class Split:
         )
 
 
-def check_overlap(train: Split, test: Split) -> list[str]:
-    """Find clips of `test` that `train` also holds.
+class FramesRead(Protocol):
+    """What is known of the frames that clips are read from, if their video files are at hand."""
+
+    def file_of(self, clip: VideoClip) -> Hashable:
+        """Return what identifies the file of a clip."""
+
+    def share(self, one: VideoClip, other: VideoClip) -> bool:
+        """Return whether a frame is read for both of two clips of a file."""
+
+
+class _FromNames:
+    """Without video files: the same name is the same file, and only times tell of frames."""
+
+    def file_of(self, clip: VideoClip) -> Hashable:
+        return clip.file
+
+    def share(self, one: VideoClip, other: VideoClip) -> bool:
+        return False
+
+
+def check_overlap(train: Split, test: Split, frames: FramesRead | None = None) -> list[str]:
+    """Find clips of `test` that `train` also contains.
 
     A clip counts if its id occurs in both splits, or if a training clip is cut from the same file
-    and shares a stretch of time with it (touching ends share none).
+    and shares a stretch of time with it (touching ends share none) or a frame that is read.
+
+    Args:
+        train: the split that is trained on.
+        test: another split.
+        frames: the frames that are read of each clip (`overlap.PlannedFrames`); None = judge by
+            names and times alone.
 
     Returns:
         Their ids, in the order of `test`; empty if the splits are disjoint.
     """
+    known = _FromNames() if frames is None else frames
     train_ids = {clip.clip_id for clip in train.clips}
-    train_stretches = defaultdict(list)
+    of_file = defaultdict(list)
     for clip in train.clips:
-        train_stretches[clip.file].append(_stretch(clip))
+        of_file[known.file_of(clip)].append(clip)
     return [
         clip.clip_id
         for clip in test.clips
         if clip.clip_id in train_ids
-        or any(_share_time(_stretch(clip), other) for other in train_stretches.get(clip.file, ()))
+        or any(
+            _share_time(_stretch(clip), _stretch(other)) or known.share(clip, other)
+            for other in of_file.get(known.file_of(clip), ())
+        )
     ]
-
-
-def find_video_files(
-    split: Split, videos_dir: str | os.PathLike[str]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Find the video file of every clip.
-
-    Looked for in this order: the clip's own path below `videos_dir`; the other names it goes by;
-    each of these anywhere deeper in the tree (links to folders are followed), with its own
-    extension or else another video extension. The first that gives exactly one file counts.
-
-    Returns:
-        clip id -> path of what was found, and clip id -> what was looked for, of what was not
-        found or is ambiguous. Every clip is in one of the two.
-
-    Raises:
-        FileNotFoundError: `videos_dir` is no folder.
-    """
-    folder = Path(videos_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected the one with the video files")
-    found: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    tree: dict[str, list[Path]] | None = None
-    for clip in split.clips:
-        names = (clip.file, *clip.other_names)
-        # pathlib drops `folder` where the clip's file is absolute.
-        path = next((folder / name for name in names if (folder / name).is_file()), None)
-        if path is not None:
-            found[clip.clip_id] = path
-            continue
-        tree = _files_by_stem(folder) if tree is None else tree
-        fitting = (_same_path(PurePosixPath(name), folder, tree) for name in names)
-        candidates = next((paths for paths in fitting if paths), [])
-        if len(candidates) == 1:
-            found[clip.clip_id] = candidates[0]
-        else:
-            missing[clip.clip_id] = _why_not_found(names, folder, candidates)
-    return found, missing
-
-
-def _why_not_found(names: tuple[str, ...], folder: Path, candidates: list[Path]) -> str:
-    looked_for = ", or ".join(names)
-    if candidates:
-        paths = ", ".join(str(candidate.relative_to(folder)) for candidate in candidates[:5])
-        return f"{looked_for}: {len(candidates)} files in {folder} fit, keep one of: {paths}"
-    if PurePosixPath(names[0]).is_absolute():
-        return f"{looked_for}: no such file"
-    folders = [folder / form for name in names for form in (name, clip_name(name))]
-    frames = next((each for each in folders if each.is_dir()), None)
-    if frames is not None:
-        return f"{looked_for}: {frames} is a folder; of images? Then give --frame_rule=..._folder"
-    return f"{looked_for}: not in {folder}, nor deeper, nor with another video extension"
-
-
-def clip_name(file: str) -> str:
-    """The path of a video file without its extension; dots that end no video extension stay."""
-    path = PurePosixPath(file)
-    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_EXTENSIONS else str(path)
-
-
-def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    entered: set[str] = set()
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in entered:  # a link back to a folder above would never end
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders.sort()
-        for name in sorted(names):
-            by_stem[clip_name(name)].append(Path(parent, name))
-    return by_stem
-
-
-def _same_path(file: PurePosixPath, folder: Path, tree: dict[str, list[Path]]) -> list[Path]:
-    """Files whose path ends in `file`, or else in `file` with another extension."""
-    *parents, stem = PurePosixPath(clip_name(str(file))).parts
-    fitting = [
-        path
-        for path in tree.get(stem, ())
-        if _ends_with(list(path.relative_to(folder).parent.parts), parents)
-    ]
-    return [path for path in fitting if path.name == file.name] or fitting
-
-
-def _ends_with(parts: list[str], tail: list[str]) -> bool:
-    return len(parts) >= len(tail) and parts[len(parts) - len(tail) :] == tail
 
 
 def _real(seconds: float | None) -> float | None:

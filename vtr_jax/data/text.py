@@ -1,4 +1,4 @@
-"""Captions to token ids and their mask, with CLIP's tokenizer unless another one is passed.
+"""Captions to CLIP token ids and their mask.
 
 token_ids, token_mask = tokenize(["a dog runs", "a cat sleeps"], max_words=32)
 """
@@ -6,42 +6,24 @@ token_ids, token_mask = tokenize(["a dog runs", "a cat sleeps"], max_words=32)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
-from vtr_jax.data.clip_tokenizer import ClipTokenizer
+from vtr_jax.data.clip_tokenizer import encode
 
 MIN_MAX_WORDS = 3  # start of text, one word piece, end of text
 
 
-class Tokenizer(Protocol):
-    """A tokenizer as `tokenize` uses it: its own cleaning, special ids and padding id."""
+def tokenize(texts: Sequence[str], max_words: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Turn captions into CLIP token ids and their mask.
 
-    @property
-    def pad_id(self) -> int:
-        """The id that fills a row after its last token."""
-
-    def encode(self, texts: Sequence[str], max_words: int | None = None) -> list[list[int]]:
-        """Return the ids of each text, special ids included, at most `max_words` of them."""
-
-
-CLIP = ClipTokenizer()
-
-
-def tokenize(
-    texts: Sequence[str], max_words: int = 32, tokenizer: Tokenizer = CLIP
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turn captions into token ids and their mask.
-
-    A row of CLIP's tokenizer is SOT, the first `max_words - 2` word pieces, EOT, then zeros, so a
+    A row is SOT, the first `max_words - 2` word pieces, EOT, then zeros, so a
     caption that is cut keeps its EOT. Cleaning (ftfy, HTML entities, white space, lower case), ids
     and mask equal those of CLIP's and CLIP4Clip's own tokenizers.
 
     Args:
         texts: T captions.
         max_words: L, the tokens of a row, SOT and EOT included; at least 3.
-        tokenizer: CLIP's, or another one with its own special ids.
 
     Returns:
         token_ids int32 [T, L] and token_mask int32 [T, L] (1 on SOT, words and EOT).
@@ -54,8 +36,8 @@ def tokenize(
             f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}: start of text, one word "
             "piece and end of text"
         )
-    rows = tokenizer.encode(_checked(texts), max_words)
-    token_ids = np.full((len(rows), max_words), tokenizer.pad_id, np.int32)
+    rows = encode(_checked(texts), max_words)
+    token_ids = np.zeros((len(rows), max_words), np.int32)
     token_mask = np.zeros_like(token_ids)
     for row, ids in enumerate(rows):
         token_ids[row, : len(ids)] = ids
@@ -63,7 +45,7 @@ def tokenize(
     return token_ids, token_mask
 
 
-def count_tokens(texts: Sequence[str], tokenizer: Tokenizer = CLIP) -> np.ndarray:
+def count_tokens(texts: Sequence[str]) -> np.ndarray:
     """Count the tokens each caption would need uncut, SOT and EOT included.
 
     Captions with more than `max_words` of them are cut by `tokenize`.
@@ -74,7 +56,7 @@ def count_tokens(texts: Sequence[str], tokenizer: Tokenizer = CLIP) -> np.ndarra
     Raises:
         ValueError: as `tokenize`.
     """
-    return np.array([len(ids) for ids in tokenizer.encode(_checked(texts))], dtype=np.int64)
+    return np.array([len(ids) for ids in encode(_checked(texts))], dtype=np.int64)
 
 
 def _checked(texts: Sequence[str]) -> list[str]:

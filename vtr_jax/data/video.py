@@ -6,20 +6,16 @@ frames, frame_mask = read_video("video7.mp4", max_frames=12)
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from vtr_jax.data.decode import StatedLength, UnreadableVideo, frames_at, stated_length
-from vtr_jax.data.frame_choice import (
-    UNIFORM,
-    check_choice,
-    order_frames,
-    slice_positions,
-)
-from vtr_jax.data.frame_rules import Sampling
-from vtr_jax.data.sampling import chosen_indices, nothing_decoded
+from vtr_jax.data.frame_choice import UNIFORM, order_frames, slice_positions
+from vtr_jax.data.frame_rules import FILE_RULES, Sampling
+from vtr_jax.data.resize import Resize, resize_and_crop, resize_picture
+from vtr_jax.data.sampling import plan_frames, read_images
+from vtr_jax.data.video_file import UnreadableVideo
 
 __all__ = [
     "SampledFrames",
@@ -37,8 +33,8 @@ class SampledFrames:
     Attributes:
         frames: uint8 [N, R, R, 3] RGB, resized and cropped; N is at least 1.
         frame_indices: int64 [N], their places in the file, ascending.
-        fps: frames a second as the file states them.
-        frame_count: frames of the whole file as it states them.
+        fps: frames per second of the file.
+        frame_count: frames of the whole file, those that it states but lacks included.
         width: of the upright picture before resizing, pixels.
         height: of the upright picture before resizing, pixels.
     """
@@ -60,9 +56,9 @@ def sample_frames(
     resolution: int = 224,
     thread_type: str = "NONE",
 ) -> SampledFrames:
-    """Sample a video by the whole-second rule (`frame_choice.whole_second_frames`).
+    """Sample a video by the whole-second rule (docs/preparing.md, "Which frames").
 
-    Frames behind the first one that cannot be decoded are left out.
+    Frames after the first one that cannot be decoded are left out.
 
     Args:
         path: a video file.
@@ -77,22 +73,20 @@ def sample_frames(
         ValueError: an option is out of its range.
     """
     _check_resolution(resolution)
-    length, indices = _chosen_indices(path, framerate, start, end)
+    plan = plan_frames(path, Sampling("opencv", framerate), start, end)
     frames: list[np.ndarray] = []
     reached: list[int] = []
     width = height = 0
-    for index, image in frames_at(path, indices, thread_type):
+    for index, image in read_images(plan, thread_type):
         if not reached:
             height, width = image.shape[:2]
         frames.append(resize_and_crop(image, resolution))
         reached.append(index)
-    if not reached:
-        raise nothing_decoded(path, indices[0])
     return SampledFrames(
         frames=np.stack(frames),
         frame_indices=np.array(reached, dtype=np.int64),
-        fps=length.fps,
-        frame_count=length.frame_count,
+        fps=plan.fps,
+        frame_count=plan.frame_count,
         width=width,
         height=height,
     )
@@ -108,13 +102,15 @@ def read_video(
     slice_framepos: int = UNIFORM,
     frame_order: int = 0,
     resolution: int = 224,
+    resize: Resize | None = None,
     rng: np.random.Generator | None = None,
     thread_type: str = "AUTO",
+    frame_rule: str = "opencv",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read one video clip as a model takes it, as CLIP4Clip's loader picks its frames.
 
-    Sampled by the whole-second rule, then at most `max_frames` of those. Only the pictures that
-    are returned are kept in memory.
+    Sampled by a frame rule, then at most `max_frames` of those. Only the images that are returned
+    are kept in memory.
 
     Args:
         path: a video file.
@@ -125,86 +121,45 @@ def read_video(
         slice_framepos: which of too many frames: 0 first, 1 last, 2 evenly spaced.
         frame_order: 0 as shown, 1 reversed, 2 shuffled by `rng`.
         resolution: R, the side of the square frames, pixels.
+        resize: how pictures become squares; None = shorter side to `resolution`, bicubic, middle
+            square. Its own resolution replaces `resolution`.
         rng: needed by `frame_order` 2.
         thread_type: how PyAV decodes: "AUTO", "FRAME", "SLICE" or "NONE" (one thread).
+        frame_rule: "opencv" (whole seconds), "decord" (a stride) or "xpool" (the middles of
+            `max_frames` segments), as `vtr prepare --frame_rule`.
 
     Returns:
-        frames uint8 [F, R, R, 3] RGB, zeros behind the last one, and frame_mask int32 [F].
+        frames uint8 [F, R, R, 3] RGB, zeros after the last one, and frame_mask int32 [F].
 
     Raises:
         UnreadableVideo: the file gives no frame for this stretch, or too few a second.
         ValueError: an option is out of its range.
     """
     _check_resolution(resolution)
-    # Wrong options are refused before anything is decoded.
+    resize = resize or Resize(resolution)
+    if frame_rule not in FILE_RULES:
+        raise ValueError(f"frame_rule is {frame_rule!r}, expected one of {', '.join(FILE_RULES)}")
+    # Wrong options are rejected before the file is opened.
     order_frames(slice_positions(0, max_frames, slice_framepos), frame_order, rng)
-    _, indices = _chosen_indices(path, framerate, start, end)
+    plan = plan_frames(path, Sampling(frame_rule, framerate, max_frames), start, end)
 
-    def pictures(of: list[int]) -> list[np.ndarray]:
-        kept = [of[place] for place in slice_positions(len(of), max_frames, slice_framepos)]
-        decoded = frames_at(path, kept, thread_type)
-        return [resize_and_crop(image, resolution) for _, image in decoded]
+    def images_of(indices: Sequence[int]) -> list[np.ndarray]:
+        kept = [
+            indices[place] for place in slice_positions(len(indices), max_frames, slice_framepos)
+        ]
+        decoded = read_images(plan, thread_type, kept)
+        return [resize_picture(image, resize) for _, image in decoded]
 
-    images = pictures(indices)
-    if len(images) < min(len(indices), max_frames):
+    try:
+        images = images_of(plan.indices)
+    except UnreadableVideo:
+        images = []
+    if len(images) < min(len(plan.indices), max_frames):
         # The file ends before its stated length, so the choice is among fewer frames.
-        images = pictures([index for index, _ in frames_at(path, indices, thread_type)])
-    if not images:
-        raise nothing_decoded(path, indices[0])
-    frames = np.zeros((max_frames, resolution, resolution, 3), np.uint8)
+        images = images_of([index for index, _ in read_images(plan, thread_type)])
+    frames = np.zeros((max_frames, resize.resolution, resize.resolution, 3), np.uint8)
     frames[: len(images)] = np.stack(images)[order_frames(np.arange(len(images)), frame_order, rng)]
     return frames, (np.arange(max_frames) < len(images)).astype(np.int32)
-
-
-def resize_and_crop(image: np.ndarray, resolution: int) -> np.ndarray:
-    """Resize the shorter side to `resolution` (Pillow's bicubic) and cut out the middle square.
-
-    The longer side is cut down to a whole pixel and the crop's offset is rounded half to even, as
-    CLIP's own preprocessing does.
-
-    Args:
-        image: uint8 [H, W, 3].
-        resolution: R, pixels.
-
-    Returns:
-        uint8 [R, R, 3].
-
-    Raises:
-        ValueError: `image` is no 8-bit picture with three channels, or `resolution` is below 1.
-    """
-    _check_resolution(resolution)
-    image = resize_short_side(image, resolution)
-    top, left = (round((side - resolution) / 2) for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + resolution, left : left + resolution])
-
-
-def resize_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize the shorter side to `short_side` (Pillow's bicubic), the longer one in proportion.
-
-    Args:
-        image: uint8 [H, W, 3].
-        short_side: pixels.
-
-    Raises:
-        ValueError: `image` is no 8-bit picture with three channels.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 [H, W, 3]")
-    height, width = image.shape[:2]
-    short = min(height, width)
-    if short == short_side:
-        return image
-    width, height = (short_side * side // short for side in (width, height))
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _chosen_indices(
-    path: str | os.PathLike[str], framerate: int, start: float | None, end: float | None
-) -> tuple[StatedLength, list[int]]:
-    check_choice(framerate, start, end)
-    length = stated_length(path)
-    return length, chosen_indices(path, Sampling("opencv", framerate), length, start, end)
 
 
 def _check_resolution(resolution: int) -> None:

@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax import cluster
-from vtr_jax.checkpoint import load_retriever, read_description
+from vtr_jax.checkpoint import NOT_RECORDED, load_retriever, read_description
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.preprocess import tokenize_preprocessed
 from vtr_jax.data.trained_clips import clips_trained_on, memory_warning
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
     protocol_card,
-    require_resolution,
+    retriever_sha256,
 )
-from vtr_jax.evaluation.report import format_report, require_folder, write_report
+from vtr_jax.evaluation.nonfinite import NonfiniteScores
+from vtr_jax.evaluation.report import (
+    format_report,
+    require_folder,
+    write_failed_report,
+    write_report,
+)
 from vtr_jax.evaluation.scoring import EmclScoring
+from vtr_jax.evaluation.store_match import require_same_pictures
+from vtr_jax.models.retriever import Retriever
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.run_record import RUN_FILE
 
@@ -53,6 +62,7 @@ class EvaluationRequest:
     emcl: str | None = None
     compute_dtype: str = "float32"
     skip_missing: bool = False
+    allow_nonfinite: bool = False
     reader_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -65,11 +75,16 @@ def _trained_settings(run_file: Path) -> dict[str, Any]:
         raise ValueError(f"{run_file}: damaged, expected the record of a run ({error})") from error
 
 
-def _settings(request: EvaluationRequest) -> EvaluationSettings:
-    trained = _trained_settings(Path(request.checkpoint) / RUN_FILE)
-    values = {
-        ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained
-    }
+def _stated_settings(retriever: Retriever, directory: Path) -> dict[str, Any]:
+    """Return the retriever's own settings; runs of earlier versions have them in run.json."""
+    if NOT_RECORDED not in retriever.config.assumed:
+        return {name: getattr(retriever.preprocessing, name) for name in TRAINED_SETTINGS}
+    trained = _trained_settings(directory / RUN_FILE)
+    return {ours: trained[theirs] for ours, theirs in TRAINED_SETTINGS.items() if theirs in trained}
+
+
+def _settings(request: EvaluationRequest, retriever: Retriever) -> EvaluationSettings:
+    values = _stated_settings(retriever, Path(request.checkpoint))
     given = {
         name: value for name in TRAINED_SETTINGS if (value := getattr(request, name)) is not None
     }
@@ -79,6 +94,7 @@ def _settings(request: EvaluationRequest) -> EvaluationSettings:
         ties=request.ties,
         normalisation=request.normalisation,
         emcl=None if request.emcl is None else EmclScoring.parse(request.emcl),
+        allow_nonfinite=request.allow_nonfinite,
     )
 
 
@@ -87,12 +103,12 @@ def run_evaluation(request: EvaluationRequest) -> str:
 
     That clips were trained on is counted on its card, and said on standard error.
     Raises ValueError or FileNotFoundError before encoding for what does not fit together: no
-    such split, clips missing from the store, frames of another resolution.
+    such split, clips missing from the store, frames of another resolution. Raises NonfiniteScores
+    (a ValueError) after the report without scores is written, unless request.allow_nonfinite.
     """
     if request.output:
         require_folder(request.output)
     mesh = make_mesh()
-    settings = _settings(request)
     split = read_split(
         request.dataset, request.annotations, request.split, **request.reader_options
     )
@@ -101,26 +117,43 @@ def run_evaluation(request: EvaluationRequest) -> str:
     if request.skip_missing:
         split, skipped = store.covered_part(split)
     retriever = load_retriever(
-        request.checkpoint, mesh, compute_dtype=request.compute_dtype, step=request.step
+        request.checkpoint,
+        mesh,
+        compute_dtype=request.compute_dtype,
+        step=request.step,
+        allow_nonfinite=request.allow_nonfinite,
     )
-    require_resolution(store, retriever.config.clip.vision.image_resolution)
+    settings = _settings(request, retriever)
+    require_same_pictures(store, retriever.preprocessing)
     trained_on = clips_trained_on(Path(request.checkpoint), split)
-    evaluation = evaluate_split(retriever, store, split, settings, mesh)
+    tokens = tokenize_preprocessed(split.captions, retriever.preprocessing, settings.max_words)
     selection = read_description(request.checkpoint).get("selection") or {}
     card = protocol_card(
         retriever,
         store,
         split,
         settings,
+        checkpoint_sha256=retriever_sha256(retriever),
+        tokens=tokens,
         clips_skipped=len(skipped),
         clips_trained_on=None if trained_on is None else len(trained_on),
         selection="none" if request.step is not None else selection.get("rule", "unknown"),
     )
+    try:
+        evaluation = evaluate_split(retriever, store, split, settings, mesh, tokens)
+    except NonfiniteScores as error:
+        if request.output:
+            found = error.nonfinite.to_json(split)
+            cluster.on_first(write_failed_report, request.output, card, found, str(error))
+        raise
+    found = evaluation.nonfinite.to_json(split)
     if request.output:
-        cluster.on_first(write_report, request.output, card, evaluation.results, skipped)
+        cluster.on_first(write_report, request.output, card, evaluation.results, skipped, found)
     if trained_on:
         cluster.on_first(_warn, memory_warning(split, trained_on))
-    return format_report(card, evaluation.results, skipped)
+    for difference in card.unlike_training:
+        cluster.on_first(_warn, f"WARNING: {difference}")
+    return format_report(card, evaluation.results, skipped, found)
 
 
 def _warn(sentence: str) -> None:

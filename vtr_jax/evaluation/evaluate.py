@@ -11,16 +11,26 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.cluster import to_host
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.preprocess import count_preprocessed, tokenize_preprocessed
 from vtr_jax.data.split import Split
-from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
-from vtr_jax.evaluation.metrics import TIE_RULES, metrics_of, ranks_of, resolve_ties
+from vtr_jax.evaluation.metrics import (
+    TIE_RULES,
+    ranks_of_direction,
+    resolve_ties,
+    summarise_direction,
+)
+from vtr_jax.evaluation.nonfinite import Nonfinite, NonfiniteScores, find_nonfinite
 from vtr_jax.evaluation.normalisation import NORMALISATIONS, count_both_ways
 from vtr_jax.evaluation.protocol import ProtocolCard
 from vtr_jax.evaluation.scoring import RECIPE_SCORING, EmclScoring, Scoring
 from vtr_jax.evaluation.similarity import SimilarityTiles
+from vtr_jax.evaluation.store_match import require_resolution as require_resolution
+from vtr_jax.evaluation.store_match import sampling_differences
 from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import process_rows
 from vtr_jax.versions import software_versions
 
@@ -35,7 +45,7 @@ class EvaluationSettings:
     max_words: token limit. max_frames: frames a clip. slice_framepos: 0 head, 1 tail, 2 uniform.
     frame_order: 0 normal, 1 reversed, 2 shuffled. batch_size: captions or clips encoded at once.
     tile: texts and videos a side of a similarity tile. ties: a key of TIE_RULES. normalisation:
-    a key of NORMALISATIONS.
+    a key of NORMALISATIONS. allow_nonfinite: rank features and scores that are not finite.
     Raises ValueError for values out of range.
     """
 
@@ -48,6 +58,7 @@ class EvaluationSettings:
     ties: str = "once"
     normalisation: str = "none"
     emcl: EmclScoring | None = None
+    allow_nonfinite: bool = False
 
     @property
     def scoring(self) -> Scoring:
@@ -74,12 +85,14 @@ class Evaluation:
     """Scores of one evaluation.
 
     results: {"t2v": {"R@1": ...}, "v2t": ...}. ranks: {"t2v": [T], "v2t": [V]}, 0 = first.
-    tiles: the similarity matrix before any normalisation, to be computed again where wanted.
+    tiles: the similarity matrix before any normalization. nonfinite: captions and clips without
+    finite features or scores; there are some only if the settings allow it.
     """
 
     results: dict[str, dict[str, float]]
     ranks: dict[str, np.ndarray]
     tiles: SimilarityTiles
+    nonfinite: Nonfinite = Nonfinite()
 
 
 def retriever_sha256(retriever: Retriever) -> str:
@@ -90,16 +103,6 @@ def retriever_sha256(retriever: Retriever) -> str:
         digest.update(path_name(path).encode())
         digest.update(np.ascontiguousarray(to_host(leaf), np.float32).tobytes())
     return digest.hexdigest()
-
-
-def require_resolution(store: Any, resolution: int) -> None:
-    """Raise ValueError if a store's frames are not of the size the vision tower reads."""
-    stored = store.settings["resolution"]
-    if stored != resolution:
-        raise ValueError(
-            f"the frame store {store.directory} holds frames of {stored} pixels, this retriever "
-            f"reads {resolution}; prepare a store with --resolution={resolution}"
-        )
 
 
 def require_frames(store: Any, split: Split) -> None:
@@ -126,8 +129,10 @@ def evaluate_split(
     """Rank every caption's clip and every clip's captions.
 
     store: a FrameStore that holds every clip of the split. tokens: ids and mask of its captions,
-    int32 [C,L], where somebody has tokenised them already. Raises ValueError before anything is
-    encoded for clips without frames, or ties that need other groups of captions.
+    int32 [C,L], if they are already tokenized. Raises ValueError before anything is
+    encoded for clips without frames, or ties that need other groups of captions, and
+    NonfiniteScores (a ValueError) for features or scores that are not finite, unless
+    settings.allow_nonfinite.
     """
     from vtr_jax.data.pipeline import caption_batches, clip_batches
 
@@ -136,7 +141,7 @@ def evaluate_split(
         raise ValueError("ties='original-emcl' groups captions otherwise; use ties='original'")
     batch_size = rounded_batch_size(settings.batch_size, mesh)
     if tokens is None:
-        tokens = tokenize(split.captions, settings.max_words)
+        tokens = tokenize_preprocessed(split.captions, retriever.preprocessing, settings.max_words)
     rows = process_rows(mesh, batch_size)
     captions = caption_batches(tokens, batch_size, rows)
     text = encode_captions(retriever, captions, mesh, settings.scoring)
@@ -154,11 +159,16 @@ def evaluate_split(
         retriever, text, video, split.caption_clip, settings.tile, settings.scoring
     )
     counters = count_both_ways(tiles, settings.normalisation)
-    return Evaluation(
-        {way: metrics_of(counter, settings.ties)[way] for way, counter in counters.items()},
-        {way: ranks_of(counter, settings.ties)[way] for way, counter in counters.items()},
-        tiles,
-    )
+    normalized = counters.values() if settings.normalisation != "none" else ()
+    nonfinite = find_nonfinite(text, video, tiles, normalized)
+    if nonfinite and not settings.allow_nonfinite:
+        raise NonfiniteScores(nonfinite, split)
+    ranks = {way: ranks_of_direction(counters[way], way, settings.ties) for way in counters}
+    results = {
+        way: summarise_direction(way, ranks[way], settings.ties, split.caption_clip)
+        for way in ranks
+    }
+    return Evaluation(results, ranks, tiles, nonfinite)
 
 
 def protocol_card(
@@ -167,12 +177,20 @@ def protocol_card(
     split: Split,
     settings: EvaluationSettings,
     *,
+    checkpoint_sha256: str,
+    tokens: tuple[np.ndarray, np.ndarray] | None = None,
     clips_skipped: int = 0,
     clips_trained_on: int | None = 0,
     selection: str = "none",
 ) -> ProtocolCard:
-    """The card that says what an evaluation with these settings measures."""
-    choice = FRAME_CHOICES[settings.slice_framepos]
+    """The card that says what an evaluation with these settings measures.
+
+    checkpoint_sha256: see retriever_sha256, which reads every parameter. tokens: ids and mask of
+    the captions, int32 [C,L], if they are already tokenized.
+    """
+    choice, preprocessing = FRAME_CHOICES[settings.slice_framepos], retriever.preprocessing
+    if tokens is None:
+        tokens = tokenize_preprocessed(split.captions, preprocessing, settings.max_words)
     return ProtocolCard.of_split(
         split,
         clips_skipped=clips_skipped,
@@ -183,8 +201,8 @@ def protocol_card(
         frame_rule=store.settings.get("frame_rule", "opencv"),
         resolution=store.settings["resolution"],
         max_words=settings.max_words,
-        captions_cut=int((count_tokens(split.captions) > settings.max_words).sum()),
-        checkpoint_sha256=retriever_sha256(retriever),
+        captions_cut=_captions_cut(split, tokens[1], preprocessing, settings.max_words),
+        checkpoint_sha256=checkpoint_sha256,
         recipe=retriever.config.recipe,
         options=", ".join(f"{name}={value}" for name, value in retriever.config.options),
         score_normalisation=NORMALISATIONS[settings.normalisation],
@@ -192,5 +210,19 @@ def protocol_card(
         ties=settings.ties,
         selection=selection,
         compute_dtype=retriever.runtime.compute_dtype,
+        tokenizer=str(preprocessing.tokenizer),
+        pixels=preprocessing.pixel_text,
+        resize=str(StoreSettings.from_dict(store.settings).resize),
+        activation=retriever.config.clip.vision.activation,
+        unlike_training=sampling_differences(store, retriever.config),
+        assumed=retriever.config.assumed,
         software=software_versions(),
     )
+
+
+def _captions_cut(
+    split: Split, token_mask: np.ndarray, preprocessing: Preprocessing, max_words: int
+) -> int:
+    """Count the captions that are longer than the token limit; only a full row can be."""
+    full = [split.captions[row] for row in np.flatnonzero(token_mask.all(axis=1))]
+    return int((count_preprocessed(full, preprocessing) > max_words).sum())

@@ -33,6 +33,7 @@ TIE_RULES = {
     "with the last caption of the clip before, the very last caption is dropped",
 }
 RECALL_LEVELS = (1, 5, 10, 50)
+_DIRECTIONS = ("t2v", "v2t")
 _BLOCK_SCORES = 1 << 24
 
 
@@ -71,12 +72,26 @@ def retrieval_metrics(
 
 def metrics_of(counter: RankCounter, ties: str = "once") -> dict[str, dict[str, float]]:
     """Returns `summarise` and the number of queries for both directions of `ranks_of`."""
-    rule = resolve_ties(ties, counter.caption_clip)
-    medians = {"t2v": "lower" if rule == "original-many" else "middle", "v2t": "middle"}
     return {
-        direction: summarise(ranks, medians[direction]) | {"queries": len(ranks)}
-        for direction, ranks in ranks_of(counter, rule).items()
+        direction: summarise_direction(direction, ranks, ties, counter.caption_clip)
+        for direction, ranks in ranks_of(counter, ties).items()
     }
+
+
+def summarise_direction(
+    direction: str, ranks: np.ndarray, ties: str, caption_clip: np.ndarray
+) -> dict[str, float]:
+    """Return `summarise` and the number of queries, with the median that the rule prescribes.
+
+    Args:
+        direction: "t2v" or "v2t".
+        ranks: 0-based ranks of that direction, [Q].
+        ties: a key of TIE_RULES.
+        caption_clip: the clip of every caption, int [T].
+    """
+    many = resolve_ties(ties, caption_clip) == "original-many"
+    median = "lower" if many and direction == "t2v" else "middle"
+    return summarise(ranks, median) | {"queries": len(ranks)}
 
 
 def ranks_of(counter: RankCounter, ties: str = "once") -> dict[str, np.ndarray]:
@@ -85,14 +100,21 @@ def ranks_of(counter: RankCounter, ties: str = "once") -> dict[str, np.ndarray]:
     Raises ValueError if tiles are missing, for an unknown rule, and for `original-emcl`, which
     changes the groups: count the rows and groups of `emcl_groups` with `original-many` instead.
     """
+    return {direction: ranks_of_direction(counter, direction, ties) for direction in _DIRECTIONS}
+
+
+def ranks_of_direction(counter: RankCounter, direction: str, ties: str = "once") -> np.ndarray:
+    """Return the ranks of one direction, "t2v" or "v2t", as `ranks_of` does."""
     rule = resolve_ties(ties, counter.caption_clip)
     if rule == "original-emcl":
         raise ValueError(
             "ties='original-emcl' changes the groups of captions, which are already counted: "
             "build the RankCounter from emcl_groups() and use ties='original-many'"
         )
+    if direction == "v2t":
+        return _clip_ranks(counter, rule)
     t2v_order, _ = _ORDERS[rule]
-    return {"t2v": t2v_order(counter.text_counts()), "v2t": _clip_ranks(counter, rule)}
+    return t2v_order(counter.text_counts())
 
 
 def summarise(ranks: np.ndarray, median: str = "middle") -> dict[str, float]:

@@ -7,8 +7,8 @@ Dual softmax multiplies every score with its softmax over the rivals of the othe
 temperature 1: s * softmax of s over all texts ranks videos for a text, s * softmax over all videos
 ranks texts for a video. Where clips have several captions, the original ranks both directions by
 the first. Inverted softmax is the same at temperature 0.01, for one caption a clip. Both read every
-query of the split at once, so their scores never stand beside others. Two passes over tiles give
-what the whole matrix would. Sources: InternVideo's and EMCL-Net's eval_epoch.
+query of the split at once, so their scores never stand beside others. They are computed tile by
+tile, so only the matrix of plain scores is kept. Sources: InternVideo's and EMCL-Net's eval_epoch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vtr_jax.evaluation.rank_counter import RankCounter, caption_blocks, check_caption_clip
-from vtr_jax.evaluation.similarity import Tile, Tiles, count_ranks, joined
+from vtr_jax.evaluation.rank_counter import RankCounter, check_caption_clip
+from vtr_jax.evaluation.score_matrix import MatrixTiles, Tile, Tiles
+from vtr_jax.evaluation.similarity import count_ranks, joined
 
 # What --normalisation may be, as the protocol card calls it.
 NORMALISATIONS = {
@@ -95,26 +96,6 @@ class WeightedTiles:
             yield first_text, first_clip, self.sums.weighted(first_text, first_clip, tile_tv)
 
 
-@dataclass(frozen=True)
-class MatrixTiles:
-    """A whole matrix logits_tv [T,V] in tiles of about `tile` a side."""
-
-    logits_tv: np.ndarray
-    caption_clip: np.ndarray
-    tile: int = 4096
-
-    @property
-    def num_clips(self) -> int:
-        """Columns of the matrix."""
-        return self.logits_tv.shape[1]
-
-    def __call__(self, only_own: bool = False) -> Iterator[Tile]:
-        """All tiles, row by row."""
-        for rows in caption_blocks(self.caption_clip, self.tile):
-            for start in range(0, self.num_clips, self.tile):
-                yield rows.start, start, self.logits_tv[rows, start : start + self.tile]
-
-
 def softmax_sums(
     tiles: Tiles, temperatures: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[SoftmaxSums, SoftmaxSums]:
@@ -167,9 +148,17 @@ def inverted_softmax_scores(
 
 
 def count_both_ways(tiles: Tiles, normalisation: str = "none") -> dict[str, RankCounter]:
-    """What ranks need, by direction, counted without ever holding a matrix.
+    """Count what ranks need, by direction.
 
-    normalisation: a key of NORMALISATIONS; ValueError naming them for another.
+    Args:
+        tiles: the matrix before normalization; it is read up to four times.
+        normalisation: a key of NORMALISATIONS.
+
+    Returns:
+        {"t2v": counter, "v2t": counter}, the same one if both directions rank by one matrix.
+
+    Raises:
+        ValueError: an unknown normalisation.
     """
     if normalisation not in NORMALISATIONS:
         known = ", ".join(NORMALISATIONS)
@@ -178,5 +167,6 @@ def count_both_ways(tiles: Tiles, normalisation: str = "none") -> dict[str, Rank
     if normalisation != "none":
         temperature = TEMPERATURES[normalisation]
         ways = dual_softmax(tiles, (temperature, temperature))
-    counters = {id(matrix): count_ranks(matrix) for matrix in ways.values()}
+    distinct = {id(matrix): matrix for matrix in ways.values()}
+    counters = {key: count_ranks(matrix) for key, matrix in distinct.items()}
     return {way: counters[id(matrix)] for way, matrix in ways.items()}

@@ -34,7 +34,19 @@ SELECTIONS = {
 }
 _VALUE_WIDTH = 84
 # Cards of earlier versions do not tell these.
-_UNTOLD_BEFORE = {"clips_trained_on": None, "emcl": "none", "frame_rule": "opencv", "options": ""}
+_NOT_RECORDED = "not recorded"
+_UNTOLD_BEFORE = {
+    "clips_trained_on": None,
+    "emcl": "none",
+    "frame_rule": "opencv",
+    "options": "",
+    "tokenizer": _NOT_RECORDED,
+    "pixels": _NOT_RECORDED,
+    "resize": _NOT_RECORDED,
+    "activation": _NOT_RECORDED,
+    "unlike_training": (),
+    "assumed": (),
+}
 _LABELS = {
     "dataset": "data set",
     "split_sha256": "split sha256",
@@ -51,6 +63,7 @@ _LABELS = {
     "score_normalisation": "score normalisation",
     "emcl": "EMCL over features",
     "compute_dtype": "compute dtype",
+    "unlike_training": "unlike training",
 }
 
 
@@ -74,6 +87,10 @@ class ProtocolCard:
         clips_trained_on: of these clips, so many are known to have been trained on; None where
             none is, but not everything is known.
         selection: a key of SELECTIONS. compute_dtype: of the towers, e.g. "float32".
+        tokenizer, pixels, resize, activation: the retriever's tokenizer, its scale of pixel
+            values, how pictures became squares, the activation of its towers.
+        unlike_training: sentences on how frames were chosen otherwise than in training.
+        assumed: sentences on what was assumed of the retriever because nothing stated it.
         emcl: settings of EMCL where it was put over the features, or "none".
         software: name -> version, see `versions.software_versions`.
 
@@ -104,10 +121,17 @@ class ProtocolCard:
     frame_rule: str = "opencv"
     options: str = ""
     compute_dtype: str = "float32"
+    tokenizer: str = "clip"
+    pixels: str = _NOT_RECORDED
+    resize: str = "shortest, bicubic"
+    activation: str = _NOT_RECORDED
+    unlike_training: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     software: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "captions_per_clip", tuple(self.captions_per_clip))
+        for name in ("captions_per_clip", "unlike_training", "assumed"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _expect("score_normalisation", self.score_normalisation, tuple(SCORE_NORMALISATIONS))
         _expect("ties", self.ties, tuple(TIE_RULES))
         _expect("selection", self.selection, tuple(SELECTIONS))
@@ -149,8 +173,8 @@ class ProtocolCard:
     def differences(self, other: ProtocolCard) -> list[str]:
         """Lists where two protocols differ, as "frames a clip: 12 against 8".
 
-        The retriever itself (checkpoint, recipe) and what should not matter to a score (compute
-        dtype, software) are not compared.
+        The retriever itself (checkpoint, recipe, preprocessing) and what should not matter to a
+        score (compute dtype, software) are not compared.
         """
         ours, theirs = self._protocol(), other._protocol()
         return [
@@ -172,6 +196,8 @@ class ProtocolCard:
             "selection": SELECTIONS[self.selection],
             "frame_rate": "the rule's" if self.frame_rate is None else f"{self.frame_rate:g}",
             "options": self.options or "none",
+            "unlike_training": "; ".join(self.unlike_training) or "nothing",
+            "assumed": "; ".join(self.assumed) or "nothing",
             "clips_trained_on": "not known"
             if self.clips_trained_on is None
             else self.clips_trained_on,
@@ -180,7 +206,8 @@ class ProtocolCard:
         return {_label(name): str(value) for name, value in shown.items()}
 
     def _protocol(self) -> dict[str, Any]:
-        ignored = ("checkpoint_sha256", "recipe", "options", "compute_dtype", "software")
+        ignored = {"checkpoint_sha256", "recipe", "options", "compute_dtype", "software"}
+        ignored |= {"tokenizer", "pixels", "resize", "activation", "unlike_training", "assumed"}
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in ignored}
 

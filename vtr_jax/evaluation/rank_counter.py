@@ -79,6 +79,9 @@ class RankCounter:
         np.fmax.at(best_v, self.caption_clip, own_scores)
         self._texts = Counts.zeros(own_scores, num_clips)
         self._clips = Counts.zeros(best_v, int(np.count_nonzero(self.captions_of_clip)))
+        # Scores that are not finite, per caption [T] and per clip [V].
+        self.nonfinite_of_text = np.zeros(len(self.caption_clip), np.int64)
+        self.nonfinite_of_clip = np.zeros(num_clips, np.int64)
         self._counted = 0
 
     def add(self, first_text: int, first_clip: int, tile_tv: np.ndarray) -> None:
@@ -94,6 +97,9 @@ class RankCounter:
         groups_g, best_gv = self._best_of_each_clip(tile_tv, texts)
         self._texts.add(texts, tile_tv, self.caption_clip[texts], places_v)
         self._clips.add(clips, best_gv.T, places_v, groups_g)
+        wrong = ~np.isfinite(tile_tv)
+        self.nonfinite_of_text[texts] += np.count_nonzero(wrong, axis=1)
+        self.nonfinite_of_clip[clips] += np.count_nonzero(wrong, axis=0)
         self._counted += tile_tv.size
 
     def text_counts(self) -> Counts:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vtr_jax.evaluation.protocol import ProtocolCard
 
@@ -21,15 +22,22 @@ DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 _SHOWN = 5
 
 Results = Mapping[str, Mapping[str, float]]
+# What Nonfinite.to_json returns.
+NonfiniteNames = Mapping[str, Sequence[Any]]
 
 
 def write_report(
-    directory: Path | str, card: ProtocolCard, results: Results, skipped: Sequence[str] = ()
+    directory: Path | str,
+    card: ProtocolCard,
+    results: Results,
+    skipped: Sequence[str] = (),
+    nonfinite: NonfiniteNames | None = None,
 ) -> Path:
     """Writes report.json and report.txt into a directory (made if absent), each file at once.
 
     results: {"t2v": {"R@1": …, …}, "v2t": …}; more rows may follow. skipped: ids of the clips that
-    were left out, all of which the JSON lists. Returns the path of the JSON.
+    were left out, all of which the JSON lists. nonfinite: captions and clips without finite
+    features or scores; None = not looked for. Returns the path of the JSON.
     Raises ValueError, before anything is written, if there is no row or a value is not finite.
     """
     if not results:
@@ -39,16 +47,38 @@ def write_report(
         "results": {name: dict(row) for name, row in results.items()},
         "protocol": card.to_dict(),
         "skipped_clips": list(skipped),
+        "nonfinite": None if nonfinite is None else dict(nonfinite),
     }
     try:
         encoded = json.dumps(content, indent=2, allow_nan=False) + "\n"
     except ValueError as error:
         raise ValueError(f"results hold NaN or an infinite value: {dict(results)}") from error
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    _replace(directory / TEXT_FILE, format_report(card, results, skipped))
-    _replace(directory / JSON_FILE, encoded)
-    return directory / JSON_FILE
+    return _write(directory, encoded, format_report(card, results, skipped, nonfinite))
+
+
+def write_failed_report(
+    directory: Path | str, card: ProtocolCard, nonfinite: NonfiniteNames, error: str
+) -> Path:
+    """Write report.json and report.txt of an evaluation that has no scores.
+
+    Args:
+        directory: created if absent.
+        card: the protocol that the scores would have had.
+        nonfinite: captions and clips without finite features or scores.
+        error: why there are no scores.
+
+    Returns:
+        The path of the JSON file, which read_report rejects with this error.
+    """
+    content = {
+        "format_version": FORMAT_VERSION,
+        "results": {},
+        "protocol": card.to_dict(),
+        "nonfinite": dict(nonfinite),
+        "error": error,
+    }
+    text = f"No scores: {error}\n\nProtocol\n{card.text()}\n"
+    return _write(directory, json.dumps(content, indent=2) + "\n", text)
 
 
 def require_folder(directory: Path | str) -> None:
@@ -76,19 +106,39 @@ def read_report(directory: Path | str) -> tuple[ProtocolCard, dict[str, dict[str
             f"{path}: expected a report of format {FORMAT_VERSION}, found {version!r}; "
             "evaluate again"
         )
+    if "error" in content:
+        raise ValueError(f"{path}: no scores: {content['error']}")
     return ProtocolCard.from_dict(content["protocol"]), content["results"]
 
 
-def format_report(card: ProtocolCard, results: Results, skipped: Sequence[str] = ()) -> str:
+def format_report(
+    card: ProtocolCard,
+    results: Results,
+    skipped: Sequence[str] = (),
+    nonfinite: NonfiniteNames | None = None,
+) -> str:
     """Returns the table of scores and, below it, the protocol they hold for.
 
-    skipped: ids of the clips that were left out, of which the first five are named.
+    skipped: ids of the clips that were left out, of which the first five are named. nonfinite: as
+    in write_report.
     """
     text = f"{format_table(results)}\n\nProtocol\n{card.text()}\n"
+    if nonfinite is not None:
+        text += f"\n{_nonfinite_line(nonfinite)}\n"
     if not skipped:
         return text
     more = f", and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
     return f"{text}\nClips that were skipped: {', '.join(skipped[:_SHOWN])}{more}\n"
+
+
+def _nonfinite_line(nonfinite: NonfiniteNames) -> str:
+    captions, clips = nonfinite["captions"], nonfinite["clips"]
+    text = f"Not finite: {len(captions)} captions and {len(clips)} clips"
+    named = [*(repr(each["caption"]) for each in captions[:_SHOWN]), *clips[:_SHOWN]]
+    if named:
+        text = f"WARNING: ranked anyway. {text}, e.g. {', '.join(named)}"
+    after = [len(nonfinite[f"normalized_{kind}"]) for kind in ("captions", "clips")]
+    return f"{text}; normalized: {after[0]} and {after[1]}" if any(after) else text
 
 
 def format_table(results: Results) -> str:
@@ -112,6 +162,14 @@ def format_score(value: float | None) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.1f}"
+
+
+def _write(directory: Path | str, encoded: str, text: str) -> Path:
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    _replace(directory / TEXT_FILE, text)
+    _replace(directory / JSON_FILE, encoded)
+    return directory / JSON_FILE
 
 
 def _replace(path: Path, text: str) -> None:

@@ -11,9 +11,10 @@ from jax import Array
 
 from vtr_jax.models.clip import ClipConfig, VisionTower
 from vtr_jax.models.module_spec import Params
-from vtr_jax.models.recipes import recipe_named
+from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.recipes.recipe import OptionValue
 from vtr_jax.models.retriever import Retriever, component_specs, init_params, initial_state
+from vtr_jax.preprocessing import PROTOCOL_SETTINGS, Preprocessing, without_protocol
 
 
 def _with_linear_patch(clip: ClipConfig, linear_patch: str) -> ClipConfig:
@@ -66,6 +67,12 @@ def _over_fresh(fresh: Params, clip: Params) -> Params:
     return merged
 
 
+def _carried_over(clip: Retriever, config: RetrieverConfig) -> Preprocessing:
+    """A CLIP's image settings and tokenizer with the protocol settings of a recipe."""
+    protocol = {name: getattr(config.preprocessing, name) for name in PROTOCOL_SETTINGS}
+    return clip.preprocessing.replace(**protocol)
+
+
 def initialise_from_clip(
     clip: Retriever,
     recipe: str,
@@ -79,12 +86,19 @@ def initialise_from_clip(
     temporal Transformer and a cross-encoder start as the text tower's first blocks and positions;
     a 3d patch embedding starts as the 2d one, and a tower that is not CLIP's keeps what it adds.
     Source: CLIP4Clip's from_pretrained. Raises ValueError for options the recipe does not know,
-    and for towers it cannot be started from.
+    and for towers it cannot be started from. Image settings, tokenizer and their assumptions carry
+    over; token limit and frames are the recipe's defaults.
     """
     known = recipe_named(recipe)
     options = dict(options or {})
     linear_patch = str(known.complete_options(options).get("linear_patch") or "2d")
-    config = known.config(_with_linear_patch(clip.config.clip, linear_patch), options, sizes)
+    config = known.config(
+        _with_linear_patch(clip.config.clip, linear_patch),
+        options,
+        sizes,
+        assumed=without_protocol(clip.config.assumed),
+    )
+    config = dataclasses.replace(config, preprocessing=_carried_over(clip, config))
     specs = component_specs(config, clip.runtime)
     own = {name: spec for name, spec in specs.items() if name not in clip.params}
     visual = dict(clip.params["visual"])

@@ -1,8 +1,9 @@
 """A retriever: two towers, frame aggregation and an interaction, as one pytree of parameters.
 
 retriever = vtr_jax.load_retriever("DIR")
-text = retriever.encode_text(*vtr_jax.tokenize(["a cat jumps"]))
-video = retriever.encode_video(frames, frame_mask)
+text = retriever.encode_text(*retriever.tokenize(["a cat jumps"]))
+frames, frame_mask = retriever.read_video("holiday.mp4")
+video = retriever.encode_video(frames[None], frame_mask[None])
 logits_tv = retriever.similarity(text, video)
 """
 
@@ -10,15 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
 from vtr_jax.models.clip import TextTower, initial_logit_scale
 from vtr_jax.models.features import (
     TextFeatures,
@@ -34,6 +36,7 @@ from vtr_jax.models.parameter_paths import hold
 from vtr_jax.models.recipes import Recipe, RetrieverConfig, recipe_named
 from vtr_jax.models.recipes.recipe import OptionValue, Parts, Picks, bind_modules
 from vtr_jax.models.runtime import Runtime
+from vtr_jax.preprocessing import OPENAI_PIXELS, PixelScale, Preprocessing
 
 
 @jax.tree_util.register_dataclass
@@ -56,6 +59,11 @@ class Retriever:
         """The recipe this retriever follows."""
         return recipe_named(self.config.recipe)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Settings that turn videos and captions into tower input."""
+        return self.config.preprocessing
+
     def with_state(self, state: Params) -> Retriever:
         """The same retriever with another state."""
         return dataclasses.replace(self, state=state)
@@ -71,11 +79,41 @@ class Retriever:
         with, or that need other parameters.
         """
         options = {**dict(self.config.options), **changes}
-        config = self.recipe.config(self.config.clip, options, dict(self.config.sizes))
+        config = self.recipe.config(
+            self.config.clip,
+            options,
+            dict(self.config.sizes),
+            self.config.preprocessing,
+            self.config.assumed,
+        )
         if component_specs(config, self.runtime) != component_specs(self.config, self.runtime):
             changed = ", ".join(f"{name}={value}" for name, value in changes.items())
             raise ValueError(f"{changed}: such a {config.recipe} has other parameters")
         return dataclasses.replace(self, config=config)
+
+    def read_video(
+        self,
+        path: str | os.PathLike[str],
+        start: float | None = None,
+        end: float | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read one clip of a video file by this retriever's preprocessing.
+
+        start, end: seconds; None = from the beginning, to the end. Returns frames uint8
+        [F,R,R,3] and frame_mask int32 [F]. Raises UnreadableVideo or ValueError as read_video.
+        """
+        from vtr_jax.data.preprocess import read_preprocessed
+
+        return read_preprocessed(path, self.preprocessing, start, end)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and mask of captions, int32 [T,L], by this retriever's preprocessing.
+
+        Raises ValueError as tokenize.
+        """
+        from vtr_jax.data.preprocess import tokenize_preprocessed
+
+        return tokenize_preprocessed(texts, self.preprocessing)
 
     def encode_text(self, token_ids: ArrayLike, token_mask: ArrayLike) -> TextFeatures:
         """Encode captions.
@@ -108,13 +146,14 @@ class Retriever:
         spec = self.recipe.vision_tower(self.config, self.runtime)
         keep = self.recipe.keeps_patches(self.config)
         params = hold(self.params, self.recipe.frozen(self.config))["visual"]
-        return _run_vision(spec, keep, params, frames, jnp.asarray(frame_mask))
+        scale = self.preprocessing.pixel_scale
+        return _run_vision(spec, keep, params, frames, jnp.asarray(frame_mask), scale)
 
     def aggregate(self, vision: VisionFeatures, frame_mask: ArrayLike) -> VideoFeatures:
         """Relate the tower's frames in time: the second half of encode_video."""
         mask = jnp.asarray(frame_mask)
         temporal = _run_aggregation(
-            self.config, self.runtime, self._own_params, vision.frames, mask
+            self._head_config, self.runtime, self._own_params, vision.frames, mask
         )
         return VideoFeatures(vision.frames, temporal, vision.pooled, vision.patches, mask)
 
@@ -124,7 +163,9 @@ class Retriever:
         Raises ValueError for arguments in another order, or that are no features.
         """
         check_sides(text, video)
-        return _run_similarity(self.config, self.runtime, self._own_params, self.state, text, video)
+        return _run_similarity(
+            self._head_config, self.runtime, self._own_params, self.state, text, video
+        )
 
     def scores(
         self, text: TextFeatures, video: VideoFeatures, train: bool = False
@@ -135,7 +176,7 @@ class Retriever:
         """
         check_sides(text, video)
         return _run_scores(
-            self.config, self.runtime, train, self._own_params, self.state, text, video
+            self._head_config, self.runtime, train, self._own_params, self.state, text, video
         )
 
     def loss(
@@ -160,9 +201,14 @@ class Retriever:
         check_sides(text, video)
         check_pairs(text, video, picks)
         loss, terms = _run_loss(
-            self.config, self.runtime, self._own_params, self.state, text, video, rng, picks
+            self._head_config, self.runtime, self._own_params, self.state, text, video, rng, picks
         )
         return loss, {"state": self.state, "cdcr": jnp.zeros(()), **terms}
+
+    @property
+    def _head_config(self) -> RetrieverConfig:
+        """The config without preprocessing, so that heads compile once for all of them."""
+        return dataclasses.replace(self.config, preprocessing=Preprocessing(), assumed=())
 
     @property
     def _own_params(self) -> Params:
@@ -213,10 +259,10 @@ def abstract_retriever(config: RetrieverConfig, runtime: Runtime | None = None) 
     return Retriever(params, state, config, runtime)
 
 
-def normalised_frames(frames: Array, mask_bf: Array) -> Array:
+def normalised_frames(frames: Array, mask_bf: Array, scale: PixelScale = OPENAI_PIXELS) -> Array:
     """Pixels as the vision tower reads them, float32 [B,F,R,R,3]; zero outside the mask."""
     if frames.dtype == jnp.uint8:
-        frames = (frames.astype(jnp.float32) / 255.0 - PIXEL_MEAN) / PIXEL_STD
+        frames = (frames.astype(jnp.float32) * scale.rescale - scale.mean) / scale.std
     return jnp.where(mask_bf[:, :, None, None, None] > 0, frames.astype(jnp.float32), 0.0)
 
 
@@ -232,9 +278,14 @@ def _run_text(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_vision(
-    spec: ModuleSpec, keep_patches: bool, params: Params, frames: Array, mask: Array
+    spec: ModuleSpec,
+    keep_patches: bool,
+    params: Params,
+    frames: Array,
+    mask: Array,
+    scale: PixelScale,
 ) -> VisionFeatures:
-    vision = spec.bind(params)(normalised_frames(frames, mask), mask)
+    vision = spec.bind(params)(normalised_frames(frames, mask, scale), mask)
     return vision if keep_patches else vision._replace(patches=None)
 
 

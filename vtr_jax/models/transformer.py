@@ -33,7 +33,16 @@ def exact_gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
+def tanh_gelu(x: Array) -> Array:
+    """GELU with Phi approximated by a hyperbolic tangent; any shape."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": exact_gelu,
+    "gelu_tanh": tanh_gelu,
+}
 
 
 def check_activation(name: str) -> None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vtr_jax.cluster import is_first
+from vtr_jax.evaluation.nonfinite import NonfiniteScores
 from vtr_jax.lock import only_process
 from vtr_jax.sharding import put_batch
 from vtr_jax.training.progress import DivergedError, Progress, say
@@ -91,8 +92,18 @@ def _evaluate(run: Run, progress: Progress, step: int, stop: StopRequest) -> Non
     """Evaluate a checkpoint, unless that was done; it may still be on its way to the disk."""
     if run.checkpoints.has_scores(step):
         return
-    with stop.at_once():
-        scores = run.evaluate()
+    try:
+        with stop.at_once():
+            scores = run.evaluate()
+    except NonfiniteScores as error:
+        # Without scores the checkpoint is never the best; the run may still recover.
+        found = error.nonfinite
+        counts = {"captions": len(found.captions), "clips": len(found.clips)}
+        progress.log.write("nonfinite", step, counts)
+        say(
+            f"step {step}  WARNING: no validation scores: {found.describe(error.split)}", sys.stderr
+        )
+        return
     if scores:
         progress.log.write("evaluation", step, scores)
         say(score_line(step, scores))
@@ -156,7 +167,6 @@ def _begin(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> tu
     say(first_lines(run, start, notes))
     log = open_log(workdir, start, config.tensorboard, run.checkpoints.has_scores(start))
     stack.callback(log.close)
-    protocol = run.validation_protocol()
-    if protocol and not start:
+    if not start and (protocol := run.validation_protocol()):
         log.write("protocol", 0, protocol)
     return run, Progress(run, log, good_step=start or None)

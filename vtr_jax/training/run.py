@@ -14,15 +14,17 @@ from ml_collections import ConfigDict
 
 from vtr_jax import cluster
 from vtr_jax.checkpoint import checkpoint_steps, write_description
+from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_split,
     protocol_card,
-    require_resolution,
 )
+from vtr_jax.evaluation.store_match import require_same_pictures, sampling_differences
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import check_batch_divides, left_whole, make_mesh, process_rows
 from vtr_jax.training.checkpoints import RunCheckpoints
 from vtr_jax.training.config import check_config, runtime_of
@@ -47,7 +49,9 @@ from vtr_jax.training.start import (
     clips_before,
     clips_of_run,
     resumed_retriever,
+    start_preprocessing,
     starting_retriever,
+    with_training_settings,
 )
 from vtr_jax.training.step import (
     StepSettings,
@@ -133,7 +137,9 @@ class Run:
             config.gradient_accumulation_steps,
             config.micro_batch_size,
         )
-        self.data: RunData = load_run_data(config)
+        # What another process sees of a shared disk may be a moment old.
+        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
+        self.data: RunData = load_run_data(config, self._start_preprocessing())
         self.plan = BatchPlan.of(
             self.data.train,
             config.batch_size,
@@ -144,12 +150,12 @@ class Run:
         self.total_steps = self.plan.steps_per_epoch * config.epochs
         self.resolved = self._resolved()
         self.record_before = check_same_run(workdir, self.resolved)
-        # What another process sees of a shared disk may be a moment old.
-        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
+        require_same_pictures(self.data.store, retriever.preprocessing)
+        self._unlike_start = sampling_differences(self.data.store, retriever.config)
+        retriever = with_training_settings(retriever, config, self.data.store)
         self.trained_clips = self._trained_clips()
         resolution = retriever.config.clip.vision.image_resolution
-        require_resolution(self.data.store, resolution)
         self.schedule = warmup_cosine(self.total_steps, config.optimizer.warmup_proportion)
         self.settings = step_settings(config, retriever, self.schedule)
         # Shapes where resume() fills them: a state is in memory once.
@@ -159,6 +165,12 @@ class Run:
             self.state = initial_train_state(retriever, self.settings, self.mesh)
         self._check_step(resolution)
         self._open_workdir()
+
+    def _start_preprocessing(self) -> Preprocessing:
+        """Return the preprocessing that captions are tokenized by."""
+        if self._resumes:
+            return resumed_retriever(self.workdir).preprocessing
+        return start_preprocessing(self.config)
 
     def _first_retriever(self) -> Retriever:
         if self._resumes:
@@ -216,7 +228,13 @@ class Run:
         split = self.data.validation
         known = self.trained_clips.among(split) if split else None
         of_clips = [memory_warning(split, known)] if split and known else []
-        return [*self.data.warnings, *of_clips, *left_whole(self.state["params"], self.mesh)]
+        unlike = [f"WARNING: {difference}" for difference in self._unlike_start]
+        return [
+            *self.data.warnings,
+            *unlike,
+            *of_clips,
+            *left_whole(self.state["params"], self.mesh),
+        ]
 
     def resume(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint, if the run has any.
@@ -235,25 +253,27 @@ class Run:
 
     def batches(self, start_step: int) -> TrainingBatches:
         """This process's batches from a step on."""
+        from vtr_jax.data.frame_stream import FrameChoice
         from vtr_jax.data.pipeline import training_batches
 
         data = self.config.data
+        choice = FrameChoice(
+            data.max_frames,
+            data.slice_framepos,
+            data.train_frame_order,
+            self.config.seed,
+            RandAugment.parse(data.augmentation),
+        )
         return training_batches(
             self.data.store,
             self.data.train,
             self.data.train_tokens,
-            batch_size=self.config.batch_size,
-            max_frames=data.max_frames,
-            seed=self.config.seed,
+            self.plan,
+            choice,
             start_step=start_step,
             stop_step=self.total_steps,
-            slice_framepos=data.slice_framepos,
-            frame_order=data.train_frame_order,
-            caption_mode=data.caption_mode,
-            allow_repeated_clips=data.allow_repeated_clips,
             rows=process_rows(self.mesh, self.config.batch_size),
             num_threads=data.num_threads or None,
-            augmentation=data.augmentation,
         )
 
     def result(self) -> Retriever:
@@ -262,19 +282,19 @@ class Run:
         return Retriever(params, self.state["state"], self.settings.config, self.settings.runtime)
 
     def validation_protocol(self) -> dict[str, Any]:
-        """How every validation score of this run comes about, {} without validation.
-
-        The checkpoint's hash is left out: each score has a checkpoint of its own.
-        """
+        """Return the protocol of this run's validation scores ({} without validation)."""
         validation = self.data.validation
         if validation is None:
             return {}
         trained_on = self.trained_clips.among(validation)
+        # No hash of parameters: each score has a checkpoint of its own.
         card = protocol_card(
             self.result(),
             self.data.store,
             validation,
             evaluation_settings(self.config),
+            checkpoint_sha256="",
+            tokens=self.data.validation_tokens,
             clips_skipped=len(self.data.skipped.get(validation.name, ())),
             clips_trained_on=None if trained_on is None else len(trained_on),
             selection=SELECTION_OF_VALIDATION[self.config.data.validation],
@@ -282,7 +302,10 @@ class Run:
         return {k: v for k, v in card.to_dict().items() if k != "checkpoint_sha256"}
 
     def evaluate(self) -> dict[str, float]:
-        """Scores on the validation split as flat names such as "t2v R@1"; {} without one."""
+        """Return validation scores as flat names such as "t2v R@1" ({} without validation).
+
+        Raises NonfiniteScores (a ValueError) for features or scores that are not finite.
+        """
         if self.data.validation is None:
             return {}
         evaluation = evaluate_split(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from vtr_jax.data.annotations import read_split
+from vtr_jax.data.annotations import MissingSplit, each_file_parsed_once, read_split
+from vtr_jax.data.preprocess import tokenize_preprocessed
 from vtr_jax.data.split import Split, check_overlap
-from vtr_jax.data.text import tokenize
 from vtr_jax.evaluation.evaluate import require_frames
+from vtr_jax.preprocessing import Preprocessing
 
 SELECTION_OF_VALIDATION = {
     "val": "validation split",
@@ -81,11 +82,14 @@ def _refuse_overlap(train: Split, validation: Split | None) -> None:
 
 
 def _split_if_any(config: ConfigDict, name: str) -> Split | None:
-    """A split that nothing is trained on, None where it cannot be read: it need not be there."""
+    """Return a split that nothing is trained on, None if the annotations do not have it.
+
+    Raises ValueError or FileNotFoundError for annotations that are damaged.
+    """
     data = config.data
     try:
         return read_split(data.dataset, data.annotations, name, **data.options.to_dict())
-    except (ValueError, FileNotFoundError):
+    except MissingSplit:
         return None
 
 
@@ -115,9 +119,10 @@ def _test_overlap(
     )
 
 
-def load_run_data(config: ConfigDict) -> RunData:
+def load_run_data(config: ConfigDict, preprocessing: Preprocessing | None = None) -> RunData:
     """Read splits, open the store, tokenise the captions once.
 
+    preprocessing: whose tokenizer reads the captions; None for CLIP's.
     Raises ValueError or FileNotFoundError before anything is computed: paths not given, splits
     that overlap, clips the store lacks (unless data.skip_missing), clips to validate on without
     frames.
@@ -130,11 +135,12 @@ def load_run_data(config: ConfigDict) -> RunData:
     ):
         if not config.data[name]:
             raise ValueError(f"data.{name}: give {meaning}: --config.data.{name}=PATH")
-    train, validation = _read_splits(config)
-    _refuse_overlap(train, validation)
-    test = _split_if_any(config, "test")
+    with each_file_parsed_once():
+        train, validation = _read_splits(config)
+        _refuse_overlap(train, validation)
+        test = _split_if_any(config, "test")
+        left = _left_to_evaluate(config, test)
     warnings = _test_overlap(config, train, validation, test)
-    left = _left_to_evaluate(config, test)
     store = FrameStore.open(config.data.store)
     skipped: dict[str, list[str]] = {}
 
@@ -146,10 +152,11 @@ def load_run_data(config: ConfigDict) -> RunData:
         return split
 
     train = covered(train)
-    train_tokens = tokenize(train.captions, config.data.max_words)
+    limit, preprocessing = config.data.max_words, preprocessing or Preprocessing()
+    train_tokens = tokenize_preprocessed(train.captions, preprocessing, limit)
     if validation is None:
         return RunData(store, train, None, train_tokens, None, skipped, warnings, left)
     validation = covered(validation)
     require_frames(store, validation)
-    tokens = tokenize(validation.captions, config.data.max_words)
+    tokens = tokenize_preprocessed(validation.captions, preprocessing, limit)
     return RunData(store, train, validation, train_tokens, tokens, skipped, warnings, left)

@@ -51,6 +51,8 @@ def last_lines(run: Run, start: int) -> str:
     assert step is not None, "a finished run has a checkpoint"
     scores = checkpoint_scores(run.workdir, step)
     which = "its last checkpoint:"
+    if run.data.validation is not None:
+        which = f"no checkpoint has validation scores; {which}"
     if metric in scores:
         which = f"best by validation: step {step}, {metric} {scores[metric]:.1f}, in"
     already = "already " if start == run.total_steps else ""

@@ -43,8 +43,7 @@ class RunLog:
         old = read_log(workdir) if resumed_step else []
         kept = [record for record in old if record["step"] <= resumed_step]
         if not evaluated:
-            again = ("evaluation", resumed_step)
-            kept = [record for record in kept if (record["kind"], record["step"]) != again]
+            kept = [record for record in kept if not _is_evaluation(record, resumed_step)]
         self._path = path = workdir / LOG_FILE
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._board = None
@@ -56,8 +55,8 @@ class RunLog:
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One record: what it is about, updates done, named values (null if not finite).
 
-        kind: "train", "speed" (since the record of speed before), "evaluation", "protocol" or
-        "refused". Raises OSError naming the file.
+        kind: "train", "speed" (since the record of speed before), "evaluation", "nonfinite"
+            (an evaluation without scores), "protocol" or "refused". Raises OSError naming the file.
         """
         record = {"kind": kind, "step": step, **values}
         finite = {name: None if _is_not_finite(value) else value for name, value in record.items()}
@@ -91,6 +90,10 @@ def open_log(
 ) -> RunLog | NoLog:
     """The log of this process: see RunLog."""
     return RunLog(workdir, resumed_step, tensorboard, evaluated) if is_first() else NoLog()
+
+
+def _is_evaluation(record: Mapping[str, Any], step: int) -> bool:
+    return record["kind"] in ("evaluation", "nonfinite") and record["step"] == step
 
 
 def _is_not_finite(value: Any) -> bool:

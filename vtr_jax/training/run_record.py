@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.files import write_atomically
 from vtr_jax.lock import LOCK_FILE
 
@@ -69,7 +70,7 @@ def check_same_run(workdir: Path, resolved: Mapping[str, Any]) -> dict[str, Any]
     saved = read_record(workdir)
     if not saved:
         return {}
-    differences = differing_settings(resolved, saved)
+    differences = differing_settings(resolved, _with_newer_settings(resolved, saved))
     if differences:
         # What to do comes last: that is the line that everybody reads.
         lines = "\n  ".join(["settings that differ:", *differences])
@@ -78,6 +79,16 @@ def check_same_run(workdir: Path, resolved: Mapping[str, Any]) -> dict[str, Any]
             "another --workdir"
         )
     return saved
+
+
+def _with_newer_settings(resolved: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run with the store settings that an earlier version did not know."""
+    known = saved.get("store_settings")
+    if not isinstance(known, Mapping):
+        return dict(saved)
+    defaults = StoreSettings().as_dict()
+    newer = {name: defaults[name] for name in defaults if name not in known}
+    return {**saved, "store_settings": {**known, **newer}}
 
 
 def _is_foreign(entry: Path) -> bool:

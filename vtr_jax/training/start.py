@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from ml_collections import ConfigDict
 
 from vtr_jax.checkpoint import (
     DESCRIPTION_FILE,
-    config_from_json,
     config_to_json,
     load_retriever,
+    read_config,
     read_description,
 )
 from vtr_jax.data.trained_clips import (
@@ -25,7 +26,9 @@ from vtr_jax.data.trained_clips import (
 )
 from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
+from vtr_jax.models.recipes.recipe import default_preprocessing
 from vtr_jax.models.retriever import Retriever, abstract_retriever, init_retriever
+from vtr_jax.preprocessing import SAMPLING_SETTINGS, Preprocessing, without_protocol
 from vtr_jax.sharding import local_mesh
 from vtr_jax.training.config import clip_of
 
@@ -73,7 +76,9 @@ def starting_retriever(config: ConfigDict) -> Retriever:
     source = load_retriever(config.init, local_mesh())
     if source.config.recipe == "clip" and recipe != "clip":
         return initialise_from_clip(source, recipe, key, options, sizes)
-    wanted = recipe_named(recipe).config(source.config.clip, options, sizes)
+    wanted = recipe_named(recipe).config(
+        source.config.clip, options, sizes, source.preprocessing, source.config.assumed
+    )
     if source.config != wanted:
         raise ValueError(
             f"init: {config.init} does not fit this run: "
@@ -81,6 +86,34 @@ def starting_retriever(config: ConfigDict) -> Retriever:
             + ". Give the run the settings of what it starts from, or start from a CLIP"
         )
     return source
+
+
+def start_preprocessing(config: ConfigDict) -> Preprocessing:
+    """Return the preprocessing of what a run starts from: config.init, or the defaults."""
+    if config.init:
+        return read_config(config.init).preprocessing
+    return default_preprocessing(clip_of(config), config.sizes.to_dict())
+
+
+def with_training_settings(retriever: Retriever, config: ConfigDict, store: Any) -> Retriever:
+    """Return the retriever with the frames and the token limit that a run trains it on.
+
+    They replace what was assumed before; images and tokenizer stay as they are.
+    """
+    data = config.data
+    preprocessing = retriever.preprocessing.replace(
+        max_words=data.max_words,
+        max_frames=data.max_frames,
+        slice_framepos=data.slice_framepos,
+        frame_order=data.eval_frame_order,
+        **{name: store.settings.get(name) for name in SAMPLING_SETTINGS},
+    )
+    described = dataclasses.replace(
+        retriever.config,
+        preprocessing=preprocessing,
+        assumed=without_protocol(retriever.config.assumed),
+    )
+    return dataclasses.replace(retriever, config=described)
 
 
 def clips_before(init: str) -> TrainedClips:
@@ -124,10 +157,7 @@ def resumed_retriever(workdir: Path) -> Retriever:
         raise FileNotFoundError(
             f"{path}: lost, although there are checkpoints; restore it from a copy of the run"
         )
-    try:
-        return abstract_retriever(config_from_json(read_description(workdir)["retriever"]))
-    except KeyError as error:
-        raise ValueError(f"{path}: damaged, expected {error}") from error
+    return abstract_retriever(read_config(workdir))
 
 
 def _differing(held: RetrieverConfig, wanted: RetrieverConfig) -> list[str]:

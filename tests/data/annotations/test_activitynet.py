@@ -198,8 +198,8 @@ def test_folders_of_frames_with_and_without_prefix(folder, prefix):
     for clip in split.clips:
         (folder / "frames" / (prefix + clip.clip_id.removeprefix("v_"))).mkdir(parents=True)
     sampling = Sampling("emcl_folder")
-    jobs, missing = list_jobs([split], folder / "frames", sampling)
-    assert not missing and all(job.path.is_dir() for job in jobs)
+    jobs, files = list_jobs([split], folder / "frames", sampling)
+    assert not files.missing and all(job.path.is_dir() for job in jobs)
     (folder / "empty").mkdir()
-    _, missing = list_jobs([split], folder / "empty", sampling)
-    assert missing["v_v_de"].startswith("v_v_de, or v_de: no such folder in")
+    _, files = list_jobs([split], folder / "empty", sampling)
+    assert files.missing["v_v_de"].startswith("v_v_de, or v_de: no such folder in")

@@ -273,7 +273,7 @@ def test_rows_after_a_quoted_line_break_keep_their_line(table):
         (b"video,text,split,id\n", "missing: caption; found: video, text, split, id"),
         (b"video,caption,caption\n", "names a column twice: video, caption, caption"),
         (b"video,caption,split\na.mp4,x,t\nb.mp4,caf\xe9,t\n", "line 3: byte 0xe9 is not UTF-8"),
-        ("video,caption,split\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+        ("video,caption,split\n".encode("utf-16"), "found UTF-16 text; save it as UTF-8"),
         (b'video,caption,split\na.mp4,"x,t\nb.mp4,y,t\n', "line 2: broken quoting"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vtr_jax.convert.names.row import NameTable, Row
+from vtr_jax.finite import nonfinite_message
 from vtr_jax.models.module_spec import Params
 
 
@@ -60,9 +61,16 @@ def _read(tensor: Any, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_row(
-    row: Row, leaf: Any, tensors: Mapping[str, Any], dtype: np.dtype | None
+    row: Row,
+    leaf: Any,
+    tensors: Mapping[str, Any],
+    dtype: np.dtype | None,
+    nonfinite: dict[str, int],
 ) -> np.ndarray:
-    """One of our arrays, filled layer by layer so that it is in memory once."""
+    """One of our arrays, filled layer by layer so that it is in memory once.
+
+    nonfinite: receives how many values of a tensor are NaN or infinite, by its name.
+    """
     keys = original_keys(row, leaf)
     if dtype is None:
         stored = {_dtype(tensors[key]) for key in keys}
@@ -71,6 +79,8 @@ def _read_row(
     layers = list(filled) if row.stacked else [filled]
     for layer, key in zip(layers, keys, strict=True):
         layer[...] = _read(tensors[key], row.axes)
+        if not np.isfinite(layer).all():
+            nonfinite[key] = int(layer.size - np.isfinite(layer).sum())
     return filled
 
 
@@ -130,16 +140,21 @@ def params_from_original(
     *,
     dtype: np.dtype | None = np.dtype(np.float32),  # noqa: B008
     what: str = "state dict",
+    allow_nonfinite: bool = False,
 ) -> Params:
     """Nested params from a state dict {original key: array or lazy tensor}.
 
     abstract: the params to fill, as shapes. dtype None keeps the file's (float32 for a stack
-    of several). Tensors are read one at a time. Raises ValueError as check_names.
+    of several). Tensors are read one at a time. Raises ValueError as check_names, and one that
+    lists all tensors with NaN or infinite values unless allow_nonfinite.
     """
     check_names(tensors, table, abstract, what)
     params: Params = {}
+    nonfinite: dict[str, int] = {}
     for row, leaf in applicable_rows(table, abstract):
-        set_leaf(params, row.ours, _read_row(row, leaf, tensors, dtype))
+        set_leaf(params, row.ours, _read_row(row, leaf, tensors, dtype, nonfinite))
+    if nonfinite and not allow_nonfinite:
+        raise ValueError(nonfinite_message(what, nonfinite))
     return params
 
 

@@ -23,6 +23,7 @@ from vtr_jax.data.annotations.didemo import read_didemo
 from vtr_jax.data.annotations.lsmdc import read_lsmdc
 from vtr_jax.data.annotations.msrvtt import read_msrvtt
 from vtr_jax.data.annotations.msvd import read_msvd
+from vtr_jax.data.annotations.parsed_once import each_file_parsed_once
 from vtr_jax.data.annotations.table import read_table, table_splits
 from vtr_jax.data.annotations.vatex import read_vatex
 from vtr_jax.data.split import Split
@@ -33,8 +34,10 @@ __all__ = [
     "MissingSplit",
     "available_splits",
     "check_options",
+    "each_file_parsed_once",
     "read_available_splits",
     "read_split",
+    "read_splits",
     "reader_options",
     "split_names",
 ]
@@ -66,8 +69,29 @@ def read_split(
         ValueError: unknown data set, option or split, or what the reader refuses.
         FileNotFoundError: the annotations, or a file named in an option, are not there.
     """
+    return read_splits(dataset, annotations, [split], **options)[split]
+
+
+def read_splits(
+    dataset: str, annotations: str | os.PathLike[str], splits: Iterable[str], **options: Any
+) -> dict[str, Split]:
+    """Read several splits of a data set; each annotation file is read and parsed once.
+
+    Inside each_file_parsed_once, files that were parsed before are not parsed again.
+
+    Args:
+        dataset, annotations, **options: as read_split.
+        splits: names; all of them are expected to exist.
+
+    Returns:
+        the splits by name.
+
+    Raises:
+        MissingSplit, ValueError, FileNotFoundError: as read_split.
+    """
     check_options(dataset, options)
-    return READERS[dataset](annotations, split, **options)
+    with each_file_parsed_once():
+        return {name: READERS[dataset](annotations, name, **options) for name in splits}
 
 
 def read_available_splits(
@@ -85,11 +109,12 @@ def read_available_splits(
     check_options(dataset, options)
     splits: dict[str, Split] = {}
     missing: dict[str, str] = {}
-    for name in split_names(dataset, annotations):
-        try:
-            splits[name] = READERS[dataset](annotations, name, **options)
-        except MissingSplit as reason:
-            missing[name] = str(reason)
+    with each_file_parsed_once():
+        for name in split_names(dataset, annotations):
+            try:
+                splits[name] = READERS[dataset](annotations, name, **options)
+            except MissingSplit as reason:
+                missing[name] = str(reason)
     if not splits:
         reasons = "\n".join(missing.values())
         raise MissingSplit(f"{reasons}\n{annotations}: no split of {dataset} is there")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtr_jax.data.annotations.rows import BadRow, read_csv, read_text, refuse_bad_rows
+from vtr_jax.data.annotations.rows import BadRow, Row, read_csv, read_text, refuse_bad_rows
 from vtr_jax.data.split import Split, VideoClip
 
 _SHOWN = 10
@@ -22,15 +22,21 @@ def read_list(path: Path) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not UTF-8, names nothing, or names an id twice (with the lines).
     """
-    bad: list[BadRow] = []
     if path.suffix.lower() == ".csv":
-        rows, bad = read_csv(path, ["video_id"])
-        lines = [(row.line, row.cells["video_id"].strip()) for row in rows]
-        bad += [BadRow(line, "no video id") for line, name in lines if not name]
-    else:
-        # Not splitlines: it would also split at characters that may stand in a name.
-        texts = read_text(path).split("\n")
-        lines = [(line, text.strip()) for line, text in enumerate(texts, 1)]
+        return ids_of_rows(path, *read_csv(path, ["video_id"]))
+    # Not splitlines: it would also split at characters that may stand in a name.
+    texts = read_text(path).split("\n")
+    return _distinct_ids(path, [(line, text.strip()) for line, text in enumerate(texts, 1)], [])
+
+
+def ids_of_rows(path: Path, rows: Sequence[Row], bad: Sequence[BadRow]) -> list[str]:
+    """Return the ids in the column video_id; raises ValueError as `read_list`."""
+    lines = [(row.line, row.cells["video_id"].strip()) for row in rows]
+    unnamed = [BadRow(line, "no video id") for line, name in lines if not name]
+    return _distinct_ids(path, lines, [*bad, *unnamed])
+
+
+def _distinct_ids(path: Path, lines: Sequence[tuple[int, str]], bad: list[BadRow]) -> list[str]:
     first_line: dict[str, int] = {}
     for line, name in lines:
         if not name:

@@ -15,7 +15,7 @@ from vtr_jax.data.annotations.choices import (
     check_choice,
     find_annotation,
 )
-from vtr_jax.data.annotations.listed import grouped_split, read_list
+from vtr_jax.data.annotations.listed import grouped_split, ids_of_rows, read_list
 from vtr_jax.data.annotations.msrvtt_captions import captions_of_videos
 from vtr_jax.data.annotations.rows import BadRow, read_csv, refuse_bad_rows
 from vtr_jax.data.split import Split, VideoClip
@@ -98,6 +98,8 @@ def _one_caption_a_clip(split: str, list_path: Path) -> Split:
     rows, bad = read_csv(list_path, ["video_id", "sentence"])
     bad += [BadRow(row.line, "no sentence") for row in rows if not row.cells["sentence"].strip()]
     refuse_bad_rows(list_path, bad)
-    clips = tuple(VideoClip(video_id, f"{video_id}.mp4") for video_id in read_list(list_path))
+    clips = tuple(
+        VideoClip(video_id, f"{video_id}.mp4") for video_id in ids_of_rows(list_path, rows, bad)
+    )
     captions = tuple(row.cells["sentence"] for row in rows)
     return Split("msrvtt", split, clips, captions, np.arange(len(rows), dtype=np.int32))

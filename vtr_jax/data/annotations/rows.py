@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtr_jax.data.annotations.parsed_once import parsed_once
+
 _SHOWN = 10
+_SAVE_AGAIN = "expected commas: save it again as comma-separated values, with quoted texts"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class BadRow:
     why: str
 
 
+@parsed_once
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 text file, with or without a byte order mark, gzipped if its name ends in .gz.
 
@@ -44,14 +49,39 @@ def read_text(path: str | os.PathLike[str]) -> str:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such annotation file")
     content = _bytes(Path(path))
+    _require_text(path, content)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         found = f"byte 0x{content[error.start]:02x}"
         raise ValueError(
-            f"{path}, line {line}: {found} is not UTF-8; save the file as UTF-8"
+            f"{path}, line {line}: {found} is not UTF-8; save the file as UTF-8 (spreadsheet "
+            'programs call it "CSV UTF-8")'
         ) from error
+
+
+# How files of other kinds begin, and what to do with them.
+_OTHER_KINDS = {
+    codecs.BOM_UTF16_LE: 'UTF-16 text; save it as UTF-8 (spreadsheet programs: "CSV UTF-8")',
+    codecs.BOM_UTF16_BE: 'UTF-16 text; save it as UTF-8 (spreadsheet programs: "CSV UTF-8")',
+    b"PK\x03\x04": 'a spreadsheet (.xlsx, .ods) or an archive; save it as "CSV UTF-8"',
+    b"\xd0\xcf\x11\xe0": 'a spreadsheet (.xls); save it as "CSV UTF-8"',
+    b"\x1f\x8b": "a gzip file; unpack it",
+}
+
+
+def _require_text(path: str | os.PathLike[str], content: bytes) -> None:
+    """Raise a ValueError that says what a file is if it is of another kind than UTF-8 text."""
+    for start, kind in _OTHER_KINDS.items():
+        if content.startswith(start):
+            raise ValueError(f"{path}: expected a text file in UTF-8, found {kind}")
+    if b"\x00" in content[:1000]:
+        kind = "UTF-16 text" if content[:1000].count(b"\x00") > 10 else "a binary file"
+        raise ValueError(
+            f"{path}: expected a text file in UTF-8, found zero bytes: {kind}? Save it as UTF-8 "
+            '(spreadsheet programs: "CSV UTF-8")'
+        )
 
 
 def _bytes(path: Path) -> bytes:
@@ -64,8 +94,9 @@ def _bytes(path: Path) -> bytes:
         raise ValueError(f"{path}: no whole gzip file ({error}); download it again") from error
 
 
+@parsed_once
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; the caller must not change its content.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,36 +138,69 @@ def _line_of(key: str, text: str) -> str:
 def read_csv(
     path: str | os.PathLike[str], required: Sequence[str]
 ) -> tuple[list[Row], list[BadRow]]:
-    """Read a comma-separated file whose first line names its columns; blank lines are skipped.
+    """Read a comma-separated file whose first line names its columns.
 
-    Column names are compared without case and surrounding white space.
+    Column names are compared without case and surrounding white space. What spreadsheet programs
+    add is ignored: rows without content, empty columns at the end, and the line "sep=,".
 
     Returns:
         the rows, and those with more or fewer fields than the header names.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no CSV in UTF-8, or its header is not as expected.
+        ValueError: the file is no CSV in UTF-8, is separated by something other than commas, or
+            its header is not as expected.
     """
+    rows, bad = _parse_csv(path, tuple(required))
+    return list(rows), list(bad)
+
+
+@parsed_once
+def _parse_csv(
+    path: str | os.PathLike[str], required: Sequence[str]
+) -> tuple[list[Row], list[BadRow]]:
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows: list[Row] = []
     bad: list[BadRow] = []
+    header: list[str] = []
     columns: list[str] = []
     line = 1
     try:
         for fields in reader:
-            if not columns:
-                columns = _columns(path, fields, required)
-            elif fields and len(fields) != len(columns):
-                bad.append(BadRow(line, _field_count(len(fields), len(columns))))
-            elif fields:
-                rows.append(Row(line, dict(zip(columns, fields, strict=True))))
+            if not header and not _is_separator_line(path, fields):
+                header, columns = fields, _columns(path, fields, required)
+            elif header and any(field.strip() for field in fields):
+                if len(columns) <= len(fields) <= len(header):
+                    _add_row(line, fields, columns, rows, bad)
+                else:
+                    bad.append(BadRow(line, _field_count(len(fields), len(columns))))
             line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: broken quoting ({error})") from error
     if not columns:
         raise ValueError(f"{path}: the file is empty, expected the columns {', '.join(required)}")
     return rows, bad
+
+
+def _add_row(
+    line: int, fields: list[str], columns: list[str], rows: list[Row], bad: list[BadRow]
+) -> None:
+    if any(field.strip() for field in fields[len(columns) :]):
+        why = "text in a column without a name; quote texts that contain a comma"
+        bad.append(BadRow(line, why))
+        return
+    cells = zip(columns, fields[: len(columns)], strict=True)
+    rows.append(Row(line, {name: text for name, text in cells if name}))
+
+
+def _is_separator_line(path: str | os.PathLike[str], fields: list[str]) -> bool:
+    """Whether this is "sep=,", which tells a spreadsheet program how to read the file."""
+    text = ",".join(fields).strip().lower()
+    if text.startswith("sep=") and text != "sep=,":
+        raise ValueError(
+            f"{path}: its first line is {text!r}, so it is not separated by commas; {_SAVE_AGAIN}"
+        )
+    return text == "sep=,"
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
@@ -149,6 +213,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not UTF-8.
     """
+    rows, bad = _parse_jsonl(path)
+    return list(rows), list(bad)
+
+
+@parsed_once
+def _parse_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
     rows: list[Row] = []
     bad: list[BadRow] = []
     for line, text in enumerate(read_text(path).split("\n"), 1):
@@ -186,15 +256,32 @@ def _columns(
     path: str | os.PathLike[str], fields: Sequence[str], required: Sequence[str]
 ) -> list[str]:
     columns = [field.strip().lower() for field in fields]
+    while columns and not columns[-1]:  # spreadsheet programs write empty columns at the end
+        columns.pop()
     missing = [name for name in required if name not in columns]
     if missing:
+        if separator := _other_separator(fields, required):
+            raise ValueError(
+                f"{path}: it is separated by {separator}, found: {','.join(fields)}; {_SAVE_AGAIN}"
+            )
         raise ValueError(
             f"{path}: the first line must name the columns {', '.join(required)}; missing: "
             f"{', '.join(missing)}; found: {', '.join(columns) or 'a blank line'}"
         )
-    if len(set(columns)) < len(columns):
+    named = [name for name in columns if name]
+    if len(set(named)) < len(named):
         raise ValueError(f"{path}: the first line names a column twice: {', '.join(columns)}")
     return columns
+
+
+def _other_separator(fields: Sequence[str], required: Sequence[str]) -> str | None:
+    """The name of what separates the columns of a first line, if that is no comma."""
+    text = ",".join(fields)
+    for separator, name in {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.items():
+        names = [each.strip(" \"'").lower() for each in text.split(separator)]
+        if len(names) > 1 and set(required) & set(names):
+            return name
+    return None
 
 
 def _field_count(found: int, expected: int) -> str:

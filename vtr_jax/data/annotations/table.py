@@ -12,9 +12,11 @@ from collections import Counter
 
 from vtr_jax.data.annotations.choices import MissingSplit, nearest
 from vtr_jax.data.annotations.pairs import split_of_pairs
+from vtr_jax.data.annotations.parsed_once import parsed_once
 from vtr_jax.data.annotations.rows import refuse_bad_rows
 from vtr_jax.data.annotations.table_rows import (
     EVERY_ROW,
+    Entry,
     Row,
     entries_of,
     ignored_columns,
@@ -51,7 +53,7 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
             f"{path}: no column 'split', so nothing belongs to split {split!r}; add the column, or "
             f"ask for split {EVERY_ROW!r} (evaluate: --split={EVERY_ROW}) to take every row"
         )
-    entries = entries_of(path, rows, bad, has_splits)
+    entries = _entries(path, has_splits)
     chosen = [entry for entry in entries if entry.split == split]
     if not chosen:
         counts = Counter(entry.split for entry in entries)
@@ -60,6 +62,11 @@ def read_table(path: str | os.PathLike[str], split: str) -> Split:
         raise MissingSplit(f"{path}: no rows of split {split!r}; there are: {existing}{hint}")
     pairs = [(entry.clip, entry.caption) for entry in chosen]
     return split_of_pairs("table", split, pairs, _notes(rows, has_splits))
+
+
+@parsed_once
+def _entries(path: str | os.PathLike[str], has_splits: bool) -> list[Entry]:
+    return entries_of(path, *read_rows(path), has_splits)
 
 
 def _notes(rows: list[Row], has_splits: bool) -> tuple[str, ...]:
@@ -78,10 +85,13 @@ def table_splits(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Names in the column `split` in the order they first occur; "all" without that column.
 
     Raises FileNotFoundError and ValueError as read_table, except that rows without a split are
-    passed over.
+    passed over if others have one.
     """
-    rows, _ = read_rows(path)
+    rows, bad = read_rows(path)
     if not any("split" in row.cells for row in rows):
         return (EVERY_ROW,)
-    names = (row.cells.get("split") for row in rows)
-    return tuple(dict.fromkeys(n.strip() for n in names if isinstance(n, str) and n.strip()))
+    cells = (row.cells.get("split") for row in rows)
+    names = tuple(dict.fromkeys(n.strip() for n in cells if isinstance(n, str) and n.strip()))
+    if not names:
+        entries_of(path, rows, bad, has_splits=True)  # which rejects every row, and says why
+    return names

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vtr_jax.data.annotations.pairs import timed_id
+from vtr_jax.data.annotations.parsed_once import parsed_once
 from vtr_jax.data.annotations.rows import BadRow, Row, read_csv, read_jsonl, refuse_bad_rows
 from vtr_jax.data.split import VideoClip, clip_name
 
@@ -32,8 +33,9 @@ class Entry:
     split: str
 
 
+@parsed_once
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]:
-    """The rows of a .csv or .jsonl file, and those that cannot be read.
+    """The rows of a .csv or .jsonl file, and those that cannot be read; not to be changed.
 
     Raises FileNotFoundError, and ValueError for a file of another form or one with a column that
     is not read, but looks like a misspelt one that would be.
@@ -81,13 +83,19 @@ def ignored_columns(rows: Sequence[Row]) -> list[str]:
 def entries_of(
     path: str | os.PathLike[str], rows: list[Row], bad: list[BadRow], has_splits: bool
 ) -> list[Entry]:
-    """One entry a row; raises one ValueError for all bad rows, those of `bad` among them."""
+    """One entry a row; raises one ValueError for all bad rows, those of `bad` among them.
+
+    Rows whose videos differ in surrounding spaces only are of one video, spelled as in the first.
+    """
     bad = list(bad)
     entries: list[Entry] = []
     first_entry: dict[str, Entry] = {}
+    spelled: dict[str, str] = {}
     for row in rows:
         try:
-            entry = _entry(row, has_splits)
+            video = _text(row, "video")
+            file = spelled.setdefault(video.strip(), video)
+            entry = _entry(row, str(PurePosixPath(file)), has_splits)
         except ValueError as problem:
             bad.append(BadRow(row.line, str(problem)))
             continue
@@ -106,8 +114,7 @@ def entries_of(
     return entries
 
 
-def _entry(row: Row, has_splits: bool) -> Entry:
-    file = str(PurePosixPath(_text(row, "video")))
+def _entry(row: Row, file: str, has_splits: bool) -> Entry:
     start, end = _seconds(row, "start"), _seconds(row, "end")
     if end is not None:
         start = start or 0.0
@@ -115,9 +122,10 @@ def _entry(row: Row, has_splits: bool) -> Entry:
             raise ValueError(f"start is {start:g} and end is {end:g}, expected start before end")
     # From 0 to the end is the whole video, however it is written.
     start = start if end is not None else start or None
-    clip = VideoClip(timed_id(clip_name(file), start, end), file, start, end)
-    split = _text(row, "split") if has_splits else EVERY_ROW
-    return Entry(row.line, clip, _text(row, "caption"), split)
+    # The file's own name may begin or end in a space, so that it is kept; the id has none.
+    clip = VideoClip(timed_id(clip_name(file.strip()), start, end), file, start, end)
+    split = _text(row, "split").strip() if has_splits else EVERY_ROW
+    return Entry(row.line, clip, _text(row, "caption").strip(), split)
 
 
 def _text(row: Row, column: str) -> str:
@@ -128,7 +136,7 @@ def _text(row: Row, column: str) -> str:
         raise ValueError(f"{column} is {value!r}, expected a text")
     if not value.strip():
         raise ValueError(f"{column} is blank")
-    return value.strip()
+    return value
 
 
 def _seconds(row: Row, column: str) -> float | None:
@@ -140,5 +148,7 @@ def _seconds(row: Row, column: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"{column} is {value!r}, expected seconds from 0 on")
+        comma = isinstance(value, str) and re.fullmatch(r"\s*\d+,\d+\s*", value)
+        hint = ", with a point instead of the comma" if comma else ""
+        raise ValueError(f"{column} is {value!r}, expected seconds from 0 on{hint}")
     return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from vtr_jax.data.annotations import (
     MissingCaptions,
     MissingSplit,
     check_options,
+    each_file_parsed_once,
     read_split,
     split_names,
 )
@@ -21,10 +23,13 @@ from vtr_jax.data.annotations.choices import check_choice
 from vtr_jax.data.check_data.known import default_max_words, same_by_protocol, source_video
 from vtr_jax.data.check_data.report import DataReport, Overlap
 from vtr_jax.data.check_data.split_check import check_list, check_split
-from vtr_jax.data.check_data.video_check import check_videos
-from vtr_jax.data.frame_rules import FILE_RULES, FOLDER_RULES, Sampling
+from vtr_jax.data.check_data.video_check import check_videos, find_all
+from vtr_jax.data.frame_store.settings import RULES, StoreSettings
+from vtr_jax.data.overlap import PlannedFrames
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.data.text import MIN_MAX_WORDS
+
+_SETTINGS = {field.name for field in dataclasses.fields(StoreSettings)}
 
 
 def check_data(
@@ -35,18 +40,19 @@ def check_data(
     splits: Sequence[str] | None = None,
     max_words: int | None = None,
     workers: int | None = None,
-    frame_rule: str = "opencv",
     **options: Any,
 ) -> DataReport:
     """Check the annotations of a data set, and its videos if a folder is given.
 
     Args:
-        dataset, annotations, **options: as read_split.
+        dataset, annotations: as read_split.
         videos_dir: folder with the video files; None = annotations alone.
         splits: names; None = all that there are, and those that are missing are no problem.
         max_words: token limit; None = that of the published commands.
         workers: processes that open videos; None = one a core.
-        frame_rule: as of `vtr prepare`; a rule for folders looks for folders of images.
+        **options: those of read_split; and the settings of the frame store that is to be made
+            (frame_rule, framerate, min_frames, ...), by which videos are judged as `vtr prepare`
+            judges them.
 
     Raises:
         ValueError: unknown data set or option.
@@ -54,21 +60,27 @@ def check_data(
     """
     if splits is not None and not all(splits):
         raise ValueError("splits names nothing, expected names with commas between them")
+    of_store = {name: options.pop(name) for name in _SETTINGS & options.keys()}
     check_options(dataset, options)
-    check_choice("frame_rule", frame_rule, (*FILE_RULES, *FOLDER_RULES))
+    check_choice("frame_rule", of_store.get("frame_rule", "opencv"), RULES)
+    settings = StoreSettings(**of_store)
     max_words = default_max_words(dataset) if max_words is None else max_words
     if max_words < MIN_MAX_WORDS:
         raise ValueError(f"max_words is {max_words}, expected at least {MIN_MAX_WORDS}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
-    read, listed, missing, problems = _read(dataset, annotations, splits, options)
+    with each_file_parsed_once():
+        read, listed, missing, problems = _read(dataset, annotations, splits, options)
     checks = [check_split(split, options, max_words) for split in read]
     lists = [check_list(split, options) for split in listed]
     everything = [*read, *listed]
-    overlaps = [_overlap(dataset, *pair) for pair in itertools.combinations(everything, 2)]
-    videos = None
+    videos, frames = None, None
     if videos_dir is not None:
-        videos = check_videos(everything, Path(videos_dir), workers, Sampling(frame_rule))
+        files = find_all(everything, Path(videos_dir), settings)
+        frames = PlannedFrames(files.found, settings.sampling)
+        videos = check_videos(everything, files, Path(videos_dir), workers, settings)
+    pairs = itertools.combinations(everything, 2)
+    overlaps = [_overlap(dataset, one, other, frames) for one, other in pairs]
     return DataReport(
         dataset=dataset,
         annotations=str(annotations),
@@ -118,8 +130,8 @@ def _read(
     return read, listed, missing, problems
 
 
-def _overlap(dataset: str, one: Split, other: Split) -> Overlap:
-    clips = check_overlap(one, other)
+def _overlap(dataset: str, one: Split, other: Split, frames: PlannedFrames | None) -> Overlap:
+    clips = check_overlap(one, other, frames)
     expected = same_by_protocol(dataset, one.name, other.name)
     return Overlap(one.name, other.name, tuple(clips), expected, _same_source(one, other, clips))
 

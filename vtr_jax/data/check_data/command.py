@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vtr_jax.data.annotations import READERS, reader_options
-from vtr_jax.data.frame_rules import FILE_RULES, FOLDER_RULES
+from vtr_jax.data.frame_store.command import add_settings, chosen_settings
 
 EPILOG = (
     "--name=value options of the annotation reader: "
@@ -44,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, help="processes that open videos; default: one a core"
     )
-    parser.add_argument(
-        "--frame_rule",
-        default="opencv",
-        choices=(*FILE_RULES, *FOLDER_RULES),
-        help="as of vtr prepare; the rules for folders look for folders of images in --videos",
-    )
+    add_settings(parser.add_argument_group("the frame store that is to be made, as of vtr prepare"))
     parser.add_argument("--output", metavar="FILE.json", help="also write the report as JSON")
 
 
@@ -68,7 +63,7 @@ def run_check(known: argparse.Namespace, options: dict[str, Any]) -> None:
         splits=known.splits.split(",") if known.splits is not None else None,
         max_words=known.max_words,
         workers=known.workers,
-        frame_rule=known.frame_rule,
+        **chosen_settings(known),
         **options,
     )
     print(report_text(report))

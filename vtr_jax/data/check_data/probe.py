@@ -1,62 +1,134 @@
-"""What a few frames of one video tell of it."""
+"""What `vtr prepare` would find in a video, from its choice of frames and a few decoded ones."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import dataclasses
 from pathlib import Path
 
-from vtr_jax.data.decode import UnreadableVideo, frames_at, stated_length
-from vtr_jax.data.frame_rules import Sampling
-from vtr_jax.data.sampling import sample_pictures
+import numpy as np
 
-# Containers overstate their length by a frame or so: what `vtr prepare` takes for a whole video.
-_OVERSTATED = 0.1
+from vtr_jax.data.frame_store.early_ends import FrameCounts
+from vtr_jax.data.frame_store.encoding import encode_frame
+from vtr_jax.data.frame_store.part import MAX_RECORD_BYTES, as_stored, note_on, too_short
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.sampling import FramePlan, plan_frames, read_images
+from vtr_jax.data.video_file import UnreadableVideo, check_video_file
+
+Stretch = tuple[float | None, float | None]
+BEYOND = "start beyond the end"
+# Reasons that hold for a stretch of a video, not for all of it.
+_OF_A_STRETCH = (BEYOND, "no frame chosen")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
+class FileToProbe:
+    """A video file (or folder of images) and the stretches that its clips are cut from."""
+
+    path: Path
+    stretches: tuple[Stretch, ...]
+
+
+@dataclasses.dataclass
 class Probe:
-    """What one file gave.
+    """What is wrong with a file.
 
-    reason: why it cannot be read at all; None = it can. seconds: its length. early: the frame that
-    cannot be decoded although it is stated; None = there is none.
+    reason: why it cannot be read at all; None = it can. rejected: stretch -> why `vtr prepare`
+    would leave it out. counts: stretch -> frame counts of one that ends early.
     """
 
-    reason: str | None
-    seconds: float = 0.0
-    early: str | None = None
+    reason: str | None = None
+    rejected: dict[Stretch, str] = dataclasses.field(default_factory=dict)
+    counts: dict[Stretch, FrameCounts] = dataclasses.field(default_factory=dict)
 
 
-def probe_file(path: Path) -> Probe:
-    """Decode the first frame of a video file, one in its middle, and one near its end.
+def probe(file: FileToProbe, settings: StoreSettings) -> Probe:
+    """Judge a file by the frames that `vtr prepare` would read, with the same settings.
 
-    Each costs its group of pictures; damage elsewhere is found when the clip is prepared.
+    The first, the middle and the last frame of all its clips are decoded. If one of them cannot
+    be, every frame is. Damage between them that the decoder does not stop at is not found.
     """
+    found = Probe()
+    plans: dict[Stretch, FramePlan] = {}
     try:
-        length = stated_length(path)
-        if length.fps <= 0 or length.frame_count <= 0:
-            return Probe("no frames")
-        last = length.frame_count - 1 - max(1, int(_OVERSTATED * length.frame_count))
-        wanted = sorted({0, max(last, 0) // 2, max(last, 0)})
-        decoded = sum(1 for _ in frames_at(path, wanted, thread_type="NONE"))
+        if not settings.sampling.reads_folders:
+            check_video_file(file.path)
+        for stretch in file.stretches:
+            plan = _plan(file.path, settings, stretch, found)
+            if plan is not None:
+                plans[stretch] = plan
+        if plans and _reads_all(list(plans.values()), settings, plans, found):
+            _count_as_chosen(plans, found)
+        else:
+            _count_by_decoding(plans, settings, found)
     except UnreadableVideo as error:
         return Probe(error.reason)
-    if not decoded:
-        return Probe("no decodable frame")
-    seconds = length.frame_count / length.fps
-    if decoded == len(wanted):
-        return Probe(None, seconds)
-    return Probe(None, seconds, f"no frame {wanted[decoded]} of {length.frame_count}")
+    except (OSError, ValueError) as error:
+        return Probe(f"cannot be read: {error}")
+    return found
 
 
-def probe_folder(path: Path, sampling: Sampling) -> Probe:
-    """Open the first image that a folder rule takes."""
+def _plan(path: Path, settings: StoreSettings, stretch: Stretch, found: Probe) -> FramePlan | None:
     try:
-        for _ in sample_pictures(path, sampling).pictures:
-            break
+        plan = plan_frames(path, settings.sampling, *stretch)
     except UnreadableVideo as error:
-        return Probe(error.reason)
-    except ValueError as error:
-        return Probe(str(error))
-    # Folders have no times: nothing starts behind their end.
-    return Probe(None, math.inf)
+        if error.reason not in _OF_A_STRETCH:
+            raise
+        found.rejected[stretch] = f"{error.reason}: {error.message}"
+        return None
+    if len(plan.indices) < settings.min_frames:
+        found.rejected[stretch] = too_short(len(plan.indices), settings)
+        return None
+    return plan
+
+
+def _reads_all(
+    every: list[FramePlan], settings: StoreSettings, plans: dict[Stretch, FramePlan], found: Probe
+) -> bool:
+    """Decode a few of the frames; return whether that worked, and reject what is too large."""
+    indices = sorted({index for plan in every for index in plan.indices})
+    wanted = sorted({indices[0], indices[len(indices) // 2], indices[-1]})
+    try:
+        images = [image for _, image in read_images(every[0], indices=wanted)]
+    except UnreadableVideo:
+        return False
+    if len(images) < len(wanted):
+        return False
+    for stretch, plan in list(plans.items()):
+        size = _record_size(plan, images, settings)
+        if size > MAX_RECORD_BYTES:
+            found.rejected[stretch] = f"too large: a record of about {size / 1e9:.1f} GB"
+            del plans[stretch]
+    return True
+
+
+def _record_size(plan: FramePlan, images: list[np.ndarray], settings: StoreSettings) -> float:
+    """Estimate the size of a clip's record, bytes; 0 where it cannot be too large."""
+    if len(plan.indices) * max(image.nbytes for image in images) < MAX_RECORD_BYTES:
+        return 0.0
+    sizes = [len(encode_frame(as_stored(image, settings), settings)) for image in images]
+    return float(np.mean(sizes)) * len(plan.indices)
+
+
+def _count_as_chosen(plans: dict[Stretch, FramePlan], found: Probe) -> None:
+    for stretch, plan in plans.items():
+        counts = FrameCounts(len(plan.indices), plan.chosen, note_on(plan, stretch[1]))
+        if counts.ends_early:
+            found.counts[stretch] = counts
+
+
+def _count_by_decoding(
+    plans: dict[Stretch, FramePlan], settings: StoreSettings, found: Probe
+) -> None:
+    for stretch, plan in plans.items():
+        try:
+            decoded = sum(1 for _ in read_images(plan))
+        except UnreadableVideo as error:
+            if error.reason not in _OF_A_STRETCH:
+                raise
+            found.rejected[stretch] = f"{error.reason}: {error.message}"
+            continue
+        counts = FrameCounts(decoded, plan.chosen, note_on(plan, stretch[1]))
+        if decoded < settings.min_frames:
+            found.rejected[stretch] = too_short(decoded, settings)
+        elif counts.ends_early:
+            found.counts[stretch] = counts

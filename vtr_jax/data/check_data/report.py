@@ -63,6 +63,7 @@ class DataReport:
 def report_text(report: DataReport) -> str:
     """The report for people, as lines of text."""
     options = ", ".join(f"{name}={value}" for name, value in report.options.items())
+    videos = list(report.videos.notes) if report.videos else []
     parts = [
         [f"{report.dataset}: {report.annotations}" + (f" ({options})" if options else "")],
         _table(report.splits),
@@ -71,7 +72,7 @@ def report_text(report: DataReport) -> str:
         _token_table(report.splits),
         _overlap_lines(report.overlaps),
         _video_lines(report.videos),
-        _titled("notes", [note for each in report.splits for note in each.notes]),
+        _titled("notes", [note for each in report.splits for note in each.notes] + videos),
         _titled("problems", report.problems) or ["no problems"],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -183,7 +184,8 @@ def _video_lines(videos: VideoCheck | None) -> list[str]:
     kind = "folders of images" if videos.folders else "files"
     return [
         f"videos: {videos.files} {kind} for {videos.clips} clips; {len(videos.missing)} clips "
-        f"without one, {len(videos.beyond)} beyond its end; {len(videos.unreadable)} {kind} "
+        f"without one, {len(videos.beyond)} beyond its end, {len(videos.rejected)} left out for "
+        f"another reason; {len(videos.unreadable)} {kind} "
         f"unreadable, {len(videos.early)} that end early, {len(videos.duplicates)} groups of equal "
         "files"
     ]

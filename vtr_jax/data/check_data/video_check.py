@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtr_jax.data.check_data.probe import Probe, probe_file, probe_folder
-from vtr_jax.data.frame_rules import Sampling
-from vtr_jax.data.split import Split, VideoClip, find_video_files
+from vtr_jax.data.check_data.probe import BEYOND, FileToProbe, Probe, probe
+from vtr_jax.data.find_files import FoundFiles, find_files, find_frame_folders
+from vtr_jax.data.frame_store.report import respelled_lines
+from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.split import Split, VideoClip
+from vtr_jax.progress_bar import progress_bar
 
 _SHOWN = 5
 
@@ -20,13 +23,17 @@ class VideoCheck:
     """The videos of all splits together.
 
     Attributes:
-        clips: clips of the splits, each once. files: different video files found for them, or
-            folders of images. folders: whether it is these that the frame rule reads.
+        clips: clips of the splits, each once.
+        files: different video files found for them, or folders of images.
         missing: clip id -> what was looked for.
         unreadable: file -> why ("empty file", "not a video", "no decodable frame", ...).
-        early: file -> which frame cannot be decoded, of those that go on no further or have damage
-            inside. beyond: clip id -> that it starts where its video has ended.
+        early: file -> how much of it is missing, of those that end early.
+        beyond: clip id -> that it starts where its video has ended.
+        rejected: clip id -> why `vtr prepare` would leave it out although its file can be read.
         duplicates: groups of files with the same content.
+        respelled: clip id -> how the name of its file differs from the name in the annotations.
+        slightly_early: as early, of those that miss no more than containers overstate.
+        folders: whether the frame rule reads folders of images.
     """
 
     clips: int
@@ -35,7 +42,10 @@ class VideoCheck:
     unreadable: dict[str, str]
     early: dict[str, str]
     beyond: dict[str, str]
+    rejected: dict[str, str]
     duplicates: tuple[tuple[str, ...], ...]
+    respelled: dict[str, str]
+    slightly_early: dict[str, str]
     folders: bool = False
 
     @property
@@ -45,9 +55,8 @@ class VideoCheck:
         if self.missing:
             few = "; ".join(list(self.missing.values())[:2])
             problems.append(f"{len(self.missing)} of {self.clips} clips have no video: {few}")
-        for reason, count in Counter(self.unreadable.values()).items():
-            files = [file for file, why in self.unreadable.items() if why == reason]
-            problems.append(f"{count} of {self.files} videos: {reason}: {_some(files)}")
+        for reason, files in _by_reason(self.unreadable).items():
+            problems.append(f"{len(files)} of {self.files} videos: {reason}: {_some(files)}")
         if self.early:
             texts = [f"{file} ({how})" for file, how in self.early.items()]
             cut = f"{len(self.early)} of {self.files} videos end early or are damaged inside"
@@ -55,66 +64,104 @@ class VideoCheck:
         if self.beyond:
             late = f"{len(self.beyond)} clips start beyond the end of their video"
             problems.append(f"{late}: {_some(self.beyond)}")
+        for reason, clips in _by_reason(self.rejected).items():
+            problems.append(f"{len(clips)} of {self.clips} clips: {reason}: {_some(clips)}")
         if self.duplicates:
             groups = [_some(group, " = ") for group in self.duplicates]
             problems.append(f"{len(groups)} groups of videos are the same file: {_some(groups)}")
         return tuple(f"videos: {problem}" for problem in problems)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing and no problem."""
+        early = [f"{file}: {how}" for file, how in self.slightly_early.items()]
+        return (*respelled_lines(self.respelled), *early)
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, reason in reasons.items():
+        names[reason].append(name)
+    return names
+
+
+def find_all(splits: Iterable[Split], videos_dir: Path, settings: StoreSettings) -> FoundFiles:
+    """Find the video file (or the folder of images) of every clip of all splits.
+
+    Raises:
+        FileNotFoundError: there is no videos_dir.
+    """
+    find = find_frame_folders if settings.sampling.reads_folders else find_files
+    files = FoundFiles()
+    for split in splits:
+        files.update(find(split, videos_dir))
+    return files
+
 
 def check_videos(
-    splits: Iterable[Split], videos_dir: Path, workers: int | None, sampling: Sampling
+    splits: Iterable[Split],
+    files: FoundFiles,
+    videos_dir: Path,
+    workers: int | None,
+    settings: StoreSettings,
 ) -> VideoCheck:
-    """Find the video of every clip, and decode a few frames of each file, on all cores.
+    """Judge the video of every clip as `vtr prepare` would, on all cores.
 
-    sampling: the frame rule, which says whether a clip is a file or a folder of images.
-
-    Raises FileNotFoundError where there is no videos_dir.
+    Args:
+        splits: all that are to be checked.
+        files: what was found for them.
+        videos_dir: the folder that names are shown without.
+        workers: processes; None = one per core.
+        settings: as of the frame store that is to be made.
     """
-    from vtr_jax.data.frame_store.jobs import find_frame_folders
-
-    find = find_frame_folders if sampling.reads_folders else find_video_files
-    probe_one = functools.partial(probe_folder, sampling=sampling)
-    clips: dict[str, VideoClip] = {}
-    found: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for split in splits:
-        found_here, missing_here = find(split, videos_dir)
-        found |= found_here
-        missing |= missing_here
-        clips |= {clip.clip_id: clip for clip in split.clips}
-    paths = sorted(set(found.values()))
-    probes = _probe_all(paths, probe_one if sampling.reads_folders else probe_file, workers)
+    clips = {clip.clip_id: clip for split in splits for clip in split.clips}
+    clips_of: dict[Path, list[VideoClip]] = defaultdict(list)
+    for clip_id, path in files.found.items():
+        clips_of[path].append(clips[clip_id])
+    probes = _probe_all(clips_of, workers, settings)
     name = functools.partial(_short_name, videos_dir=videos_dir)
-    beyond: dict[str, str] = {}
-    for clip_id, path in found.items():
-        start, probe = clips[clip_id].start or 0.0, probes[path]
-        # Whole seconds, as frames are chosen: a clip that starts in the last one has a frame.
-        if probe.reason is None and int(start) >= probe.seconds:
-            beyond[clip_id] = f"{start:g} s of {probe.seconds:g} s in {name(path)}"
+    rejected = {
+        clip.clip_id: found
+        for path, of_file in clips_of.items()
+        for clip in of_file
+        if (found := probes[path].rejected.get((clip.start, clip.end))) is not None
+    }
+    counts = {name(path): list(found.counts.values()) for path, found in probes.items()}
+    worst = {file: max(c, key=lambda each: each.lost) for file, c in counts.items() if c}
     return VideoCheck(
         clips=len(clips),
-        files=len(paths),
-        missing=missing,
-        unreadable={name(p): str(probes[p].reason) for p in paths if probes[p].reason is not None},
-        early={name(p): str(probes[p].early) for p in paths if probes[p].early is not None},
-        beyond=beyond,
-        duplicates=tuple(tuple(map(name, group)) for group in _same_content(paths)),
-        folders=sampling.reads_folders,
+        files=len(clips_of),
+        missing=files.missing,
+        unreadable={name(p): found.reason for p, found in probes.items() if found.reason},
+        early={file: str(each) for file, each in worst.items() if each.is_problem},
+        beyond={clip_id: why for clip_id, why in rejected.items() if why.startswith(BEYOND)},
+        rejected={clip_id: why for clip_id, why in rejected.items() if not why.startswith(BEYOND)},
+        duplicates=tuple(tuple(map(name, group)) for group in _same_content(sorted(clips_of))),
+        respelled=files.respelled,
+        slightly_early={file: str(each) for file, each in worst.items() if not each.is_problem},
+        folders=settings.sampling.reads_folders,
     )
 
 
 def _probe_all(
-    paths: Sequence[Path], probe: Callable[[Path], Probe], workers: int | None
+    clips_of: Mapping[Path, Sequence[VideoClip]], workers: int | None, settings: StoreSettings
 ) -> dict[Path, Probe]:
-    from tqdm import tqdm
-
     from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 
-    if not paths:
+    jobs = [
+        FileToProbe(path, tuple(dict.fromkeys((clip.start, clip.end) for clip in clips_of[path])))
+        for path in sorted(clips_of)
+    ]
+    if not jobs:
         return {}
     crashed = Probe("crashes the decoder")
-    jobs = run_jobs(paths, probe, lambda _: crashed, workers or usable_cores())
-    return dict(tqdm(jobs, total=len(paths), desc="videos", unit="file", disable=None))
+    judge = functools.partial(probe, settings=settings)
+    done = run_jobs(jobs, judge, lambda _: crashed, workers or usable_cores())
+    found = {
+        job.path: each
+        for job, each in progress_bar(done, total=len(jobs), desc="videos", unit=" files")
+    }
+    return {job.path: found[job.path] for job in jobs}
 
 
 def _same_content(paths: Sequence[Path]) -> list[list[Path]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
+from vtr_jax.data.video_file import UnreadableVideo
 from vtr_jax.files import write_atomically
 
 BAD_CLIPS_FILE = "bad_clips.jsonl"
@@ -47,6 +50,8 @@ class BadClipMemory:
         entry = self._entries.get(job.clip_id)
         if entry is None or entry.settings != self._settings or job.path is None:
             return None
+        if not os.access(job.path, os.R_OK):  # not what it was then: look again
+            return None
         return entry.bad if is_unchanged(entry.source, job, entry.found_at) else None
 
     def remember(self, bad: BadClip, job: ClipJob) -> None:
@@ -54,7 +59,7 @@ class BadClipMemory:
         found_at = time.time()
         try:
             source = source_of(job)
-        except OSError:
+        except (OSError, UnreadableVideo):
             return
         if self._may_end_in_half_a_line:
             # left by a killed run: this line would be glued to it
@@ -75,12 +80,11 @@ def _read_entries(path: Path) -> dict[str, _Entry]:
     if not path.exists():
         return {}
     entries = {}
-    for line in path.read_text().splitlines():
-        try:
+    for line in path.read_text(errors="replace").splitlines():
+        # The last line of a run that was killed, or damage: such a clip is only tried again.
+        with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError):
             bad, source, settings, found_at = json.loads(line)
-        except json.JSONDecodeError:  # the last line of a run that was killed
-            continue
-        entries[bad[0]] = _Entry(
-            BadClip(*bad), ClipSource(**source), StoreSettings.from_dict(settings), found_at
-        )
+            entries[bad[0]] = _Entry(
+                BadClip(*bad), ClipSource(**source), StoreSettings.from_dict(settings), found_at
+            )
     return entries

@@ -7,8 +7,9 @@ import dataclasses
 from typing import Any
 
 from vtr_jax.data.frame_store.settings import ENCODINGS, RULES, StoreSettings
+from vtr_jax.data.resize import INTERPOLATIONS, RESIZE_MODES
 
-_SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
+SETTINGS = tuple(field.name for field in dataclasses.fields(StoreSettings))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits", default="all", help="names with commas; default: all that the annotations have"
     )
-    _add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
+    add_settings(parser.add_argument_group("what a frame store holds; it has one set of these"))
     run = parser.add_argument_group("how it is made")
     run.add_argument("--workers", type=int, help="processes; default: one a core")
     run.add_argument(
@@ -47,13 +48,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_settings(group: Any) -> None:
+def add_settings(group: Any) -> None:
+    """Add the options that decide the content of a frame store, one per name of `SETTINGS`."""
     default = StoreSettings()
-    # None where not told: an option that the rule or the encoding does not read is refused
+    # None if not given: so an option that contradicts --checkpoint, or that the rule or the
+    # encoding does not read, is an error.
+    group.add_argument(
+        "--checkpoint",
+        help="retriever directory: take resolution, resizing, frame rule and frame rate from it",
+    )
+    group.add_argument(
+        "--resize_mode",
+        choices=RESIZE_MODES,
+        help="shortest (the default): resize the shorter side, crop the center; squash: ignore the "
+        "aspect ratio; longest: resize the longer side, pad",
+    )
+    group.add_argument(
+        "--interpolation", choices=INTERPOLATIONS, help="resampling filter (default bicubic)"
+    )
+    group.add_argument(
+        "--resized_side", type=int, help="pixels before the crop (default: the resolution)"
+    )
     group.add_argument(
         "--frame_rule",
         choices=RULES,
-        default=default.frame_rule,
         help="which original's choice of frames: opencv (CLIP4Clip's whole seconds, the default), "
         "decord (DRL, EMCL, ...), xpool, or of folders of image files",
     )
@@ -71,7 +89,6 @@ def _add_settings(group: Any) -> None:
     group.add_argument(
         "--resolution",
         type=int,
-        default=default.resolution,
         help="pixels a side, as the image tower's (default 224, as most CLIPs; also 288, 336)",
     )
     group.add_argument(
@@ -90,6 +107,27 @@ def _add_settings(group: Any) -> None:
     )
 
 
+def chosen_settings(known: argparse.Namespace) -> dict[str, Any]:
+    """Return fields of StoreSettings from the options and the retriever of --checkpoint.
+
+    Raises ValueError for an option that contradicts the retriever.
+    """
+    given = {name: getattr(known, name, None) for name in SETTINGS}
+    given = {name: value for name, value in given.items() if value is not None}
+    if known.checkpoint is None:
+        return given
+    from vtr_jax.checkpoint import read_config
+
+    stated = read_config(known.checkpoint).preprocessing.store_settings()
+    for name in given.keys() & stated.keys():
+        if given[name] != stated[name]:
+            raise ValueError(
+                f"--{name}={given[name]}: the retriever {known.checkpoint} wants "
+                f"{name}={stated[name]}; leave out one of --{name} and --checkpoint"
+            )
+    return {**stated, **given}
+
+
 def _refuse_idle_options(known: argparse.Namespace) -> None:
     """Raises ValueError for an option that would have no effect beside the others."""
     if known.beam_option and not known.beam_runner:
@@ -105,7 +143,7 @@ def _refuse_idle_options(known: argparse.Namespace) -> None:
 
 def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> None:
     """Prepares the store, or estimates what that would take, and prints what came of it."""
-    from vtr_jax.data.annotations import read_available_splits, read_split
+    from vtr_jax.data.annotations import read_available_splits, read_splits
     from vtr_jax.data.frame_store.beam import BeamRunner
     from vtr_jax.data.frame_store.estimate import estimate
     from vtr_jax.data.frame_store.prepare import prepare
@@ -118,11 +156,11 @@ def run_prepare(known: argparse.Namespace, reader_options: dict[str, Any]) -> No
         for name, reason in missing.items():
             print(f"no split {name}: {reason}")
     else:
-        splits = [read_split(*source, name, **reader_options) for name in known.splits.split(",")]
+        splits = list(read_splits(*source, known.splits.split(","), **reader_options).values())
     for split in splits:
         for note in split.notes:
             print(f"{split.name}: {note}")
-    settings = {name: getattr(known, name) for name in _SETTINGS}
+    settings = chosen_settings(known)
     if known.dry_run:
         options = {"workers": known.workers, "verify": known.verify, **settings}
         print(estimate(splits, known.videos, known.store, **options))

@@ -19,15 +19,30 @@ _TOLERATED_SHARE = 0.1
 
 
 class FrameCounts(NamedTuple):
-    """Frames of one clip: how many are stored, and how many its rule chose."""
+    """Frames of one clip.
+
+    stored: how many are stored. chosen: how many its rule takes of a video of the stated length.
+    note: what is wrong with the file although it can be read.
+    """
 
     stored: int
     chosen: int
+    note: str = ""
 
     @property
     def ends_early(self) -> bool:
-        """Whether the video gave fewer frames than it states."""
-        return self.stored < self.chosen
+        """Whether the video has fewer frames than it states."""
+        return self.stored < self.chosen or bool(self.note)
+
+    @property
+    def lost(self) -> int:
+        """Number of chosen frames that the video lacks."""
+        return self.chosen - self.stored
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether more is missing than containers overstate."""
+        return self.lost_much or bool(self.note)
 
     @property
     def lost_much(self) -> bool:
@@ -35,7 +50,9 @@ class FrameCounts(NamedTuple):
         return self.chosen - self.stored > max(1, _TOLERATED_SHARE * self.chosen)
 
     def __str__(self) -> str:
-        return f"ends early: {self.stored} of {self.chosen} chosen frames"
+        if self.stored < self.chosen:
+            return f"ends early: {self.stored} of {self.chosen} chosen frames"
+        return f"ends early: {self.note}"
 
 
 def read_early_ends(store_dir: Path) -> dict[str, FrameCounts]:

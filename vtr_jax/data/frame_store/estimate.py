@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vtr_jax.data.frame_store.jobs import ClipJob, list_jobs
-from vtr_jax.data.frame_store.part import make_part
+from vtr_jax.data.frame_store.part import encode_clip
 from vtr_jax.data.frame_store.report import DECODER_CRASH, BadClip, bad_table
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.shards import store_features
@@ -86,9 +86,9 @@ def estimate(
     made_with = StoreSettings(**settings)
     workers = usable_cores() if workers is None else workers
     splits = (splits,) if isinstance(splits, Split) else splits
-    jobs, missing = list_jobs(splits, Path(videos_dir), made_with.sampling)
+    jobs, files = list_jobs(splits, Path(videos_dir), made_with.sampling)
     loading = _seconds_to_load(made_with)
-    clips = sort_clips(jobs, missing, open_earlier(Path(store_dir), made_with), verify)
+    clips = sort_clips(jobs, files.missing, open_earlier(Path(store_dir), made_with), verify)
     measured, starting = _measure(_evenly(clips.todo, sample), made_with)
     seconds = [each.seconds for each in measured]
     sizes = [float(each.bytes) for each in measured]
@@ -139,11 +139,18 @@ def _measure(jobs: list[ClipJob], settings: StoreSettings) -> tuple[list[_Measur
 
 def _measured(job: ClipJob, settings: StoreSettings) -> _Measured:
     begun = time.perf_counter()
-    part = make_part(job, settings)
+    sizes: list[int] = []
+    frames = encode_clip(job, settings)
+    while True:
+        try:
+            sizes.append(len(next(frames)))
+        except StopIteration as end:
+            bad = end.value if isinstance(end.value, BadClip) else None
+            break
     seconds = time.perf_counter() - begun
-    if isinstance(part, BadClip):
-        return _Measured(seconds, 0, 0, part)
-    return _Measured(seconds, sum(map(len, part.frames)), len(part.frames), None)
+    if bad is not None:
+        return _Measured(seconds, 0, 0, bad)
+    return _Measured(seconds, sum(sizes), len(sizes), None)
 
 
 def _crashed(job: ClipJob) -> _Measured:

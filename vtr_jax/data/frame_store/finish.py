@@ -11,22 +11,22 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from vtr_jax.data.frame_store.early_ends import FrameCounts, write_early_ends
-from vtr_jax.data.frame_store.index import INDEX_FILE, build_index
-from vtr_jax.data.frame_store.part import PartFolder, read_part
+from vtr_jax.data.frame_store.index import INDEX_FILE, index_of, row_of
+from vtr_jax.data.frame_store.part import MAX_RECORD_BYTES, DamagedPart, PartFolder, open_part
+from vtr_jax.data.frame_store.record import record_of
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.shards import (
     INFO_FILE,
     SHARD_PATTERN,
-    record_of,
-    store_features,
+    Record,
     write_metadata,
     write_shards,
 )
 from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.tensorflow_host import import_tensorflow
 from vtr_jax.files import write_atomically
+from vtr_jax.progress_bar import LOG_SECONDS, progress_bar
 
 _log = logging.getLogger(__name__)
 WORK_FOLDER = ".work"
@@ -67,19 +67,11 @@ def require_store_folder(store_dir: Path, videos_dir: Path) -> None:
             store_dir,
             videos_dir,
         )
-    try:
-        store_dir.parent.mkdir(parents=True, exist_ok=True)
-        if not store_dir.exists():
-            store_dir.mkdir()
-            store_dir.rmdir()
-    except OSError as error:
-        raise OSError(
-            f"{store_dir}: the store's folder cannot be made there ({error.strerror}); expected a "
-            "place that may be written"
-        ) from error
 
 
-def open_work(store_dir: Path, settings: StoreSettings) -> PartFolder:
+def open_work(
+    store_dir: Path, settings: StoreSettings, max_record_bytes: int = MAX_RECORD_BYTES
+) -> PartFolder:
     """Opens the folder of clips that are decoded but not yet in record files, or makes it.
 
     Raises ValueError where unfinished work with other settings is there.
@@ -92,7 +84,7 @@ def open_work(store_dir: Path, settings: StoreSettings) -> PartFolder:
         write_atomically(work / _WORK_SETTINGS, json.dumps(settings.as_dict()).encode())
     for unfinished in work.rglob("*.tmp"):
         unfinished.unlink(missing_ok=True)
-    return parts or PartFolder(work / _PARTS, settings)
+    return PartFolder(work / _PARTS, settings, max_record_bytes)
 
 
 def find_work(store_dir: Path, settings: StoreSettings) -> PartFolder | None:
@@ -126,41 +118,74 @@ def build_store(
     early: Mapping[str, FrameCounts],
     settings: StoreSettings,
     shard_bytes: int,
-) -> None:
-    """Writes a new store from part files and from records of the old one, then installs it.
+) -> list[str]:
+    """Write a new store from part files and from records of the old one, then install it.
 
-    parts: clip id -> part file. kept: clip ids whose records are taken over from `old_store`.
-    early: those of both that end early, to be noted.
-    Clips lie in the order of their ids, so the result does not depend on how it came about.
-    Raises OSError where the disk is too full, before writing.
+    Clips are in the order of their ids, so the result does not depend on how it was made.
+
+    Args:
+        store_dir: the folder of the store.
+        parts: clip id -> part file.
+        old_store: the store as it is, None where there is none.
+        kept: clip ids whose records are taken over from `old_store`.
+        early: those of both that end early, to be noted.
+        settings: of the store.
+        shard_bytes: size at which a record file is full.
+
+    Returns:
+        ids of clips whose part files are damaged: they are left out, and their part files removed.
+
+    Raises:
+        OSError: the disk is too full, before anything is written.
     """
     kept = set(kept)
     _require_space(store_dir, parts, old_store, kept)
     new = store_dir / WORK_FOLDER / _NEW_STORE
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
+    lost: list[str] = []
+    import_tensorflow()  # its seconds are not those of the first record
     try:
-        records = _records(parts, old_store, kept, settings)
-        write_metadata(new, settings, write_shards(records, new, shard_bytes))
-        build_index(new).write(new)
-        write_early_ends(new, early)
+        lengths, rows = write_shards(_records(parts, old_store, kept, lost), new, shard_bytes)
+        if rows:
+            write_metadata(new, settings, lengths)
+            index_of(new, rows).write(new)
+            write_early_ends(new, {name: early[name] for name in early if name not in lost})
     except OSError:
         shutil.rmtree(new, ignore_errors=True)
         raise
+    if not rows:
+        shutil.rmtree(new)
+        return lost
     names = sorted(path.name for path in new.iterdir())
     write_atomically(store_dir / WORK_FOLDER / _READY, json.dumps(names).encode())
     install_ready_store(store_dir)
+    return lost
 
 
 def _records(
-    parts: dict[str, Path], old_store: FrameStore | None, kept: set[str], settings: StoreSettings
-) -> Iterator[bytes]:
-    features = store_features(settings)
-    for clip_id in tqdm(sorted(kept | parts.keys()), desc="write record files", unit=" clips"):
+    parts: dict[str, Path], old_store: FrameStore | None, kept: set[str], lost: list[str]
+) -> Iterator[Record]:
+    """Yield the records in order; add the ids of clips whose parts are damaged to `lost`."""
+    clip_ids = sorted(kept | parts.keys())
+    for clip_id in progress_bar(
+        clip_ids, wait=LOG_SECONDS, desc="write record files", unit=" clips"
+    ):
         if clip_id in parts:
-            yield record_of(read_part(parts[clip_id]), features)
+            try:
+                yield _new_record(parts[clip_id])
+            except DamagedPart as error:
+                _log.warning("%s", error)
+                parts[clip_id].unlink()
+                lost.append(clip_id)
         elif old_store is not None:
-            yield old_store.read_record(old_store.index_of(clip_id))
+            row = old_store.index_of(clip_id)
+            yield Record(old_store.read_record(row), old_store.index.row(row))
+
+
+def _new_record(path: Path) -> Record:
+    with open_part(path) as (part, frames):
+        return Record(record_of(part, frames), row_of(part))
 
 
 def _require_space(

@@ -8,19 +8,18 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from vtr_jax.data.frame_store.jobs import ClipSource
-from vtr_jax.data.frame_store.shards import SHARD_PATTERN
+from vtr_jax.data.frame_store.jobs import ClipSource, seconds_as_stored
+from vtr_jax.data.frame_store.part import Part
+from vtr_jax.data.frame_store.shards import AFTER_RECORD, BEFORE_RECORD, SHARD_PATTERN
 from vtr_jax.data.tensorflow_host import import_tensorflow
 from vtr_jax.files import write_atomically
 
 INDEX_FILE = "index.npz"
-# a record file frames each record by its length (8 bytes), two checksums (4 bytes each)
-_BEFORE_RECORD = 12
-_AFTER_RECORD = 4
+_CHUNK = 2**20
 _ROW_DTYPES = {
     "clip_ids": np.str_,
     "shards": np.int32,
@@ -67,6 +66,11 @@ class StoreIndex:
         size = int(self.file_sizes[row])
         return ClipSource(str(self.files[row]), size, str(self.file_sha256s[row]), start, end)
 
+    def row(self, row: int) -> dict[str, Any]:
+        """Return the columns of a row that do not depend on where its record is stored."""
+        names = _ROW_DTYPES.keys() - {"shards", "offsets", "lengths", "checksums"}
+        return {name: getattr(self, name)[row] for name in names}
+
     def describes(self, directory: Path) -> bool:
         """Whether the record files are those that were read; ones cut off since also are."""
         names, sizes = _shard_files(directory)
@@ -80,7 +84,7 @@ class StoreIndex:
         damage = {s: f"cut off at {sizes[s]} of {self.shard_sizes[s]} bytes" for s in short}
         if not damage:
             return self, damage
-        kept = self.offsets + self.lengths + _AFTER_RECORD <= sizes[self.shards]
+        kept = self.offsets + self.lengths + AFTER_RECORD <= sizes[self.shards]
         columns = {name: getattr(self, name)[kept] for name in _ROW_DTYPES}
         return dataclasses.replace(self, **columns), damage
 
@@ -89,6 +93,19 @@ class StoreIndex:
         content = io.BytesIO()
         np.savez(content, **dataclasses.asdict(self))
         write_atomically(directory / INDEX_FILE, content.getvalue())
+
+
+def row_of(part: Part) -> dict[str, Any]:
+    """Return the columns of a new clip's row that do not depend on where its record is stored."""
+    return {
+        "clip_ids": part.clip_id,
+        "num_frames": len(part.sizes),
+        "files": part.source.file,
+        "file_sizes": part.source.file_size,
+        "file_sha256s": part.source.file_sha256,
+        "starts": seconds_as_stored(part.source.start),
+        "ends": seconds_as_stored(part.source.end),
+    }
 
 
 def read_index(directory: Path) -> StoreIndex | None:
@@ -105,15 +122,33 @@ def read_index(directory: Path) -> StoreIndex | None:
         ) from error
 
 
-def build_index(directory: Path) -> StoreIndex:
-    """Makes the index by reading all record files, their checksums checked.
+def index_of(directory: Path, rows: list[dict[str, Any]]) -> StoreIndex:
+    """Return the index of record files just written, each record read back and compared.
 
-    Raises OSError naming the record file that cannot be read.
+    Raises:
+        OSError: a record is not on the disk as it was written; the message names its file.
     """
-    index, damage = scan_records(directory)
-    for shard, found in damage.items():
-        raise OSError(f"{directory / str(index.shard_names[shard])}: {found}")
+    index = _index(rows, *_shard_files(directory))
+    for number, name in enumerate(index.shard_names.tolist()):
+        path = directory / name
+        with path.open("rb") as file:
+            for row in np.flatnonzero(index.shards == number).tolist():
+                if _checksum(file, index.offsets[row], index.lengths[row]) != index.checksums[row]:
+                    raise OSError(
+                        f"{path}: the record of clip {index.clip_ids[row]!r} is not as it was "
+                        "written: check the disk and run the same command again"
+                    )
     return index
+
+
+def _checksum(file: BinaryIO, offset: int, length: int) -> int:
+    """CRC-32 of a stretch of a file, read in small pieces."""
+    file.seek(int(offset))
+    checksum, left = 0, int(length)
+    while left and (piece := file.read(min(left, _CHUNK))):
+        checksum = zlib.crc32(piece, checksum)
+        left -= len(piece)
+    return checksum
 
 
 def scan_records(directory: Path) -> tuple[StoreIndex, dict[int, str]]:
@@ -126,13 +161,16 @@ def scan_records(directory: Path) -> tuple[StoreIndex, dict[int, str]]:
             rows.extend(_rows(directory / name, shard))  # keeps those before an error
         except OSError as error:
             damage[shard] = str(error)
+    return _index(rows, names, sizes), damage
+
+
+def _index(rows: list[dict[str, Any]], names: list[str], sizes: list[int]) -> StoreIndex:
     columns: dict[str, np.ndarray] = {
         name: np.array([row[name] for row in rows], dtype) for name, dtype in _ROW_DTYPES.items()
     }
-    index = StoreIndex(
+    return StoreIndex(
         **columns, shard_names=np.array(names, np.str_), shard_sizes=np.array(sizes, np.int64)
     )
-    return index, damage
 
 
 def _shard_files(directory: Path) -> tuple[list[str], list[int]]:
@@ -151,7 +189,7 @@ def _rows(path: Path, shard: int) -> Iterator[dict[str, Any]]:
             yield {
                 "clip_ids": feature["clip_id"].bytes_list.value[0].decode(),
                 "shards": shard,
-                "offsets": offset + _BEFORE_RECORD,
+                "offsets": offset + BEFORE_RECORD,
                 "lengths": len(record),
                 "checksums": zlib.crc32(record),
                 "num_frames": len(feature["frames"].bytes_list.value),
@@ -161,6 +199,6 @@ def _rows(path: Path, shard: int) -> Iterator[dict[str, Any]]:
                 "starts": feature["start"].float_list.value[0],
                 "ends": feature["end"].float_list.value[0],
             }
-            offset += _BEFORE_RECORD + len(record) + _AFTER_RECORD
+            offset += BEFORE_RECORD + len(record) + AFTER_RECORD
     except (tf.errors.OpError, DecodeError, IndexError) as error:
         raise OSError(f"damaged after {offset} good bytes ({type(error).__name__})") from error

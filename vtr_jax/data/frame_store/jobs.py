@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vtr_jax.data.find_files import FoundFiles, find_files, find_frame_folders
 from vtr_jax.data.frame_choice import check_choice
 from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.sampling import IMAGE_EXTENSIONS
-from vtr_jax.data.split import Split, VideoClip, clip_name, find_video_files
+from vtr_jax.data.split import Split, VideoClip
+from vtr_jax.data.video_file import UnreadableVideo, check_video_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,52 +52,32 @@ class ClipSource:
 
 def list_jobs(
     splits: Iterable[Split], videos_dir: Path, sampling: Sampling
-) -> tuple[list[ClipJob], dict[str, str]]:
-    """Unites the clips of all splits and finds their files, or folders for a folder rule.
+) -> tuple[list[ClipJob], FoundFiles]:
+    """Unite the clips of all splits and find their files, or folders for a folder rule.
 
-    Returns one job a clip in order of clip id (path None where no file was found), and clip id ->
-    what was looked for of the clips without a file. Raises ValueError where two splits mean
-    different things by one clip id, a clip's times make no sense, or there is no clip.
+    Returns:
+        one job per clip in order of clip id (path None where no file was found), and what was
+        found.
+
+    Raises:
+        ValueError: two splits mean different things by one clip id, a clip's times make no sense,
+            or there is no clip.
     """
     splits = tuple(splits)
-    find = find_frame_folders if sampling.reads_folders else find_video_files
+    find = find_frame_folders if sampling.reads_folders else find_files
     clips: dict[str, VideoClip] = {}
-    paths: dict[str, Path] = {}
-    missing: dict[str, str] = {}
+    files = FoundFiles()
     for split in splits:
         for clip in split.clips:
             _require_same(clips.setdefault(clip.clip_id, clip), clip)
             _require_times(clip, sampling.framerate)
-        found_here, missing_here = find(split, videos_dir)
-        paths |= found_here
-        missing |= missing_here
+        files.update(find(split, videos_dir))
     if not clips:
         raise ValueError(
             f"no video clip to prepare: {len(splits)} splits were given and none has clips"
         )
-    jobs = [_job(clips[clip_id], paths.get(clip_id), videos_dir) for clip_id in sorted(clips)]
-    return jobs, missing
-
-
-def find_frame_folders(split: Split, videos_dir: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Find the folder of images of every clip: its file's name, with or without the extension.
-
-    Returns as find_video_files. Raises FileNotFoundError where videos_dir is no folder.
-    """
-    if not videos_dir.is_dir():
-        raise FileNotFoundError(f"{videos_dir}: no such folder, expected the one with the videos")
-    found: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for clip in split.clips:
-        files = (clip.file, *clip.other_names)
-        names = [name for file in files for name in (file, clip_name(file))]
-        folder = next((videos_dir / name for name in names if (videos_dir / name).is_dir()), None)
-        if folder is None:
-            looked_for = ", or ".join(dict.fromkeys(clip_name(file) for file in files))
-            missing[clip.clip_id] = f"{looked_for}: no such folder in {videos_dir}"
-        else:
-            found[clip.clip_id] = folder
-    return found, missing
+    jobs = [_job(clips[name], files.found.get(name), videos_dir) for name in sorted(clips)]
+    return jobs, files
 
 
 def _require_same(first: VideoClip, second: VideoClip) -> None:
@@ -122,10 +104,28 @@ def _job(clip: VideoClip, path: Path | None, videos_dir: Path) -> ClipJob:
 
 
 def source_of(job: ClipJob) -> ClipSource:
-    """The present source of a job, its file read and hashed."""
+    """Return the present source of a job, its file read and hashed.
+
+    Raises:
+        UnreadableVideo: the path leads to something other than a file (or a folder of files) with
+            content, which is found out before anything is opened.
+    """
     path = job.found_path
-    size = sum(file.stat().st_size for file in _files_of(path))
+    files = list(_files_of(path))
+    for file in files:
+        if error := _why_unreadable(file):
+            raise error
+    size = sum(file.stat().st_size for file in files)
     return ClipSource(job.file, size, file_sha256(path), job.start, job.end)
+
+
+def _why_unreadable(file: Path) -> UnreadableVideo | None:
+    """Return why a file cannot be hashed, found without opening it; an empty one can be."""
+    try:
+        check_video_file(file)
+    except UnreadableVideo as error:
+        return None if error.reason == "empty file" else error
+    return None
 
 
 def _files_of(path: Path) -> Iterator[Path]:
@@ -154,14 +154,17 @@ def seconds_as_stored(seconds: float | None) -> float:
 def is_unchanged(recorded: ClipSource, job: ClipJob, recorded_at: float) -> bool:
     """Whether `job` would store again what was stored from `recorded` at time `recorded_at`.
 
-    A file that is no longer there counts as unchanged: videos may be deleted once they are
-    stored. A file touched since is hashed, so that copied or restored files are not decoded again.
+    A file that is no longer there, or cannot be read now, counts as unchanged: videos may be
+    deleted once they are stored. A file touched since is hashed, so that copied or restored files
+    are not decoded again.
     """
     recorded_times = [seconds_as_stored(recorded.start), seconds_as_stored(recorded.end)]
     wanted_times = [seconds_as_stored(job.start), seconds_as_stored(job.end)]
     if not np.array_equal(recorded_times, wanted_times, equal_nan=True):
         return False
     if job.path is None:
+        return True
+    if any(_why_unreadable(file) for file in _files_of(job.path)):
         return True
     states = [file.stat() for file in _files_of(job.path)]
     size = sum(state.st_size for state in states)

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from vtr_jax.data.find_files import FoundFiles
 from vtr_jax.data.frame_store.beam import BeamRunner
 from vtr_jax.data.frame_store.finish import (
     build_store,
@@ -29,7 +27,7 @@ from vtr_jax.data.frame_store.finish import (
     require_store_folder,
 )
 from vtr_jax.data.frame_store.jobs import ClipJob, list_jobs
-from vtr_jax.data.frame_store.part import PartFolder
+from vtr_jax.data.frame_store.part import MAX_RECORD_BYTES, PartFolder
 from vtr_jax.data.frame_store.report import (
     DECODER_CRASH,
     REPORT_FILE,
@@ -41,8 +39,10 @@ from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.sorting import SortedClips, is_whole, open_earlier, sort_clips
 from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
+from vtr_jax.data.overlap import PlannedFrames
 from vtr_jax.data.split import Split, check_overlap
 from vtr_jax.lock import only_process
+from vtr_jax.progress_bar import progress_bar
 
 _log = logging.getLogger(__name__)
 SHARD_BYTES = 256 * 2**20
@@ -79,6 +79,7 @@ def prepare(
     workers: int | None = None,
     max_bad_share: float = 0.05,
     shard_bytes: int = SHARD_BYTES,
+    max_record_bytes: int = MAX_RECORD_BYTES,
     verify: bool = False,
     beam_runner: BeamRunner | None = None,
     **settings: Any,
@@ -88,7 +89,8 @@ def prepare(
     All frames of the rule are stored. workers: processes, by default one a core; beam_runner
     decodes on Apache Beam instead. Running it again goes on where it was interrupted, adds clips
     that are new or whose file changed, decodes again what a cut off record file lost, and
-    otherwise does nothing; verify also reads every stored record.
+    otherwise does nothing; verify also reads every stored record. A clip whose frames take more
+    than max_record_bytes, which protocol buffers limit, is left out as too large.
     settings: fields of StoreSettings (framerate, resolution, encoding, frame_rule, ...).
 
     Raises ValueError where splits, settings or an existing store do not fit together,
@@ -101,7 +103,8 @@ def prepare(
     if beam_runner is not None:
         beam_runner.check()
     splits = (splits,) if isinstance(splits, Split) else tuple(splits)
-    jobs, missing = list_jobs(splits, Path(videos_dir), made_with.sampling)
+    jobs, files = list_jobs(splits, Path(videos_dir), made_with.sampling)
+    overlaps = _overlaps(splits, PlannedFrames(files.found, made_with.sampling))
     folder = Path(store_dir)
     require_store_folder(folder, Path(videos_dir))
 
@@ -110,8 +113,8 @@ def prepare(
 
     with only_process(folder, "preparing this frame store"), explained_full_disk(folder):
         install_ready_store(folder)
-        run = _Run(folder, made_with, max_bad_share, _overlaps(splits))
-        run.sort_out(jobs, missing, verify)
+        run = _Run(folder, made_with, max_bad_share, max_record_bytes, overlaps)
+        run.sort_out(jobs, files, verify)
         run.decode(on_this_machine if beam_runner is None else beam_runner.run)
         return run.finish(shard_bytes)
 
@@ -125,11 +128,11 @@ def _require_ranges(workers: int, max_bad_share: float, shard_bytes: int) -> Non
         raise ValueError(f"shard_bytes: expected 1 or more, got {shard_bytes}")
 
 
-def _overlaps(splits: tuple[Split, ...]) -> dict[str, list[str]]:
+def _overlaps(splits: tuple[Split, ...], frames: PlannedFrames) -> dict[str, list[str]]:
     """Names of the other splits -> ids of their clips that the training split also holds."""
     train = [split for split in splits if split.name == "train"]
     others = [split for split in splits if split.name != "train"]
-    found = {other.name: check_overlap(one, other) for one in train for other in others}
+    found = {other.name: check_overlap(one, other, frames) for one in train for other in others}
     return {name: clip_ids for name, clip_ids in found.items() if clip_ids}
 
 
@@ -141,6 +144,7 @@ class _Run:
         folder: Path,
         settings: StoreSettings,
         max_bad_share: float,
+        max_record_bytes: int,
         overlaps: dict[str, list[str]],
     ) -> None:
         self._started = time.monotonic()
@@ -148,18 +152,20 @@ class _Run:
         self._settings = settings
         self._max_bad_share = max_bad_share
         self._earlier = open_earlier(folder, settings)
-        self._parts_folder = open_work(folder, settings)
+        self._parts_folder = open_work(folder, settings, max_record_bytes)
         self._overlaps = overlaps
         self._jobs: list[ClipJob] = []
+        self._respelled: dict[str, str] = {}
         self._clips = SortedClips()
         self._kept: list[str] = []
         self._already_done = 0
         self._prepared = 0
 
-    def sort_out(self, jobs: list[ClipJob], missing: dict[str, str], verify: bool) -> None:
+    def sort_out(self, jobs: list[ClipJob], files: FoundFiles, verify: bool) -> None:
         """Finds what earlier runs did, and refuses to start where too much is known to be bad."""
         self._jobs = jobs
-        self._clips = sort_clips(jobs, missing, self._earlier, verify)
+        self._respelled = files.respelled
+        self._clips = sort_clips(jobs, files.missing, self._earlier, verify)
         self._already_done = len(self._clips.stored) + len(self._clips.parts)
         store = self._earlier.store
         if store is not None:
@@ -172,14 +178,12 @@ class _Run:
     def decode(self, run: Callable[[list[ClipJob], PartFolder], Outcomes]) -> None:
         """Makes the part files that are still to do."""
         todo = self._clips.todo
-        progress = tqdm(
+        progress = progress_bar(
             run(todo, self._parts_folder) if todo else iter(()),
             desc=f"prepare ({self._already_done} already done)",
             initial=len(self._jobs) - len(todo),
             total=len(self._jobs),
             unit=" clips",
-            # in a log file every line stays
-            mininterval=0.5 if sys.stderr.isatty() else 30,
         )
         for job, bad in progress:
             if bad is None:
@@ -188,7 +192,7 @@ class _Run:
             else:
                 self._clips.bad[job.clip_id] = bad
                 self._earlier.memory.remember(bad, job)
-                progress.set_postfix(bad=len(self._clips.bad))
+                progress.set_postfix(bad=len(self._clips.bad), refresh=False)
 
     def finish(self, shard_bytes: int) -> PrepareReport:
         """Turns the parts into the finished store, unless too many clips are bad."""
@@ -200,7 +204,8 @@ class _Run:
             kept = earlier.early.keys() & set(self._kept)
             early = {clip_id: earlier.early[clip_id] for clip_id in kept} | clips.early
             sources = (clips.parts, earlier.store, self._kept)
-            build_store(self._folder, *sources, early, self._settings, shard_bytes)
+            lost = build_store(self._folder, *sources, early, self._settings, shard_bytes)
+            self._leave_out(lost)
         else:
             discard_work(self._folder)
         store = FrameStore.open(self._folder)
@@ -208,6 +213,16 @@ class _Run:
         report = self._report(store)
         report.write()
         return report
+
+    def _leave_out(self, lost: list[str]) -> None:
+        """Counts clips as bad whose part files are damaged."""
+        why = "lost: its decoded frames were damaged on the disk; run the same command again"
+        files = {job.clip_id: job.file for job in self._jobs}
+        for clip_id in lost:
+            self._clips.bad[clip_id] = BadClip(clip_id, files[clip_id], why)
+            self._clips.early.pop(clip_id, None)
+        if lost:
+            self._require_few_bad()
 
     def _require_few_bad(self) -> None:
         report = self._report(None)
@@ -233,6 +248,7 @@ class _Run:
             bytes=0 if store is None else int(store.index.shard_sizes.sum()),
             seconds=time.monotonic() - self._started,
             overlaps=self._overlaps,
+            respelled=self._respelled,
         )
 
 

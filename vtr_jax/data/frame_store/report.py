@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ class PrepareReport:
     overstated length explains (early_ends.py). frames, bytes: of the whole finished store
     (0 where the run failed before it). seconds: wall time. overlaps: other split -> ids of its
     clips that the training split also holds, so that measuring on it would measure memory.
+    respelled: clip id -> how the name of its file differs from the name in the annotations.
     """
 
     store_dir: Path
@@ -46,6 +48,7 @@ class PrepareReport:
     early: tuple[BadClip, ...] = ()
     lost_much: int = 0
     overlaps: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    respelled: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def bad_share(self) -> float:
@@ -78,6 +81,7 @@ class PrepareReport:
             f"{', '.join(clip_ids[:_NAMED])}{', ...' if len(clip_ids) > _NAMED else ''}"
             for name, clip_ids in self.overlaps.items()
         ]
+        lines += respelled_lines(self.respelled)
         if self.early:
             lines.append(
                 f"WARNING: {len(self.early)} clips are stored with fewer frames than chosen, "
@@ -87,6 +91,19 @@ class PrepareReport:
         if self.bad or self.early:
             lines.append(bad_table((*self.bad, *self.early)))
         return "\n".join(lines)
+
+
+def respelled_lines(respelled: Mapping[str, str]) -> list[str]:
+    """Return how many files were found under a name that is spelled otherwise, and some of them."""
+    if not respelled:
+        return []
+    shown = [f"  {how}" for how in list(respelled.values())[:_NAMED]]
+    more = [f"  ... and {len(respelled) - _NAMED} more"] if len(respelled) > _NAMED else []
+    return [
+        f"{len(respelled)} clips: the annotations spell the file's name in another way",
+        *shown,
+        *more,
+    ]
 
 
 def bad_table(bad: tuple[BadClip, ...], listed: int = _LISTED) -> str:

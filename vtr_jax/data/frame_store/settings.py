@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtr_jax.data.frame_rules import FILE_RULES, FOLDER_RULES, Sampling
+from vtr_jax.data.resize import BLACK, Resize
 
 STORE_VERSION = "1.1.0"
 ENCODINGS = ("jpeg", "png")
@@ -41,6 +42,8 @@ class StoreSettings:
     stored_side: None stores squares of `resolution`. A number stores whole pictures, the shorter
     side of larger ones resized to it, 0 stores them as the video has them: for augmentation that
     comes before the crop. They are resized and cropped when they are read.
+    resize_mode, interpolation, resized_side, fill_color, crop_offset: as Resize; stores of earlier
+    versions have its defaults.
     """
 
     framerate: int | None = None
@@ -51,8 +54,14 @@ class StoreSettings:
     frame_rule: str = "opencv"
     num_frames: int | None = None
     stored_side: int | None = None
+    resize_mode: str = "shortest"
+    interpolation: str = "bicubic"
+    resized_side: int | None = None
+    fill_color: tuple[int, int, int] = BLACK
+    crop_offset: str = "round"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fill_color", tuple(self.fill_color))
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding: expected one of {ENCODINGS}, got {self.encoding!r}")
         if self.frame_rule not in RULES:
@@ -73,6 +82,19 @@ class StoreSettings:
             self._require("framerate", 1)
         if self.stored_side not in (None, 0):
             self._require("stored_side", self.resolution)
+        _ = self.resize  # checks its settings
+
+    @property
+    def resize(self) -> Resize:
+        """How pictures become squares."""
+        return Resize(
+            self.resolution,
+            self.resize_mode,
+            self.interpolation,
+            self.resized_side,
+            self.fill_color,
+            self.crop_offset,
+        )
 
     def _require(self, name: str, least: int, most: int | None = None) -> None:
         value = getattr(self, name)
@@ -89,7 +111,7 @@ class StoreSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "fill_color": list(self.fill_color)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StoreSettings:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vtr_jax.data.frame_store.jobs import seconds_as_stored
-from vtr_jax.data.frame_store.part import Part
 from vtr_jax.data.frame_store.settings import STORE_VERSION, StoreSettings
 from vtr_jax.data.tensorflow_host import import_tensorflow
 
@@ -21,6 +21,9 @@ DATASET_NAME = "frame_store"
 TFDS_SPLIT = "clips"
 INFO_FILE = "dataset_info.json"  # tensorflow-datasets gives it this name
 SHARD_PATTERN = f"{DATASET_NAME}-{TFDS_SPLIT}.tfrecord-*"
+# a record file frames each record by its length (8 bytes), two checksums (4 bytes each)
+BEFORE_RECORD = 12
+AFTER_RECORD = 4
 _DESCRIPTION = "Frames of video clips, resized and cropped, made by vtr_jax."
 
 
@@ -55,40 +58,42 @@ def store_features(settings: StoreSettings) -> tfds.features.FeaturesDict:
     )
 
 
-def record_of(part: Part, features: tfds.features.FeaturesDict) -> bytes:
-    """One clip as a serialised tf.train.Example; equal parts give equal bytes."""
-    tf = import_tensorflow()
-    values: dict[str, Any] = {
-        "clip_id": part.clip_id,
-        "frames": part.frames,
-        "frame_indices": part.frame_indices,
-        "fps": part.fps,
-        "video_frame_count": part.video_frame_count,
-        "source_width": part.source_width,
-        "source_height": part.source_height,
-        "file": part.source.file,
-        "file_size": part.source.file_size,
-        "file_sha256": part.source.file_sha256,
-        "start": seconds_as_stored(part.source.start),
-        "end": seconds_as_stored(part.source.end),
-    }
-    example = tf.train.Example.FromString(features.serialize_example(values))
-    # protocol buffers promise an order of map entries only on request
-    return example.SerializeToString(deterministic=True)
+class Record(NamedTuple):
+    """One clip for a record file: its serialized tf.train.Example, and its row of the index.
 
-
-def write_shards(records: Iterable[bytes], directory: Path, shard_bytes: int) -> list[int]:
-    """Writes records in their order; a shard is full when it holds `shard_bytes` or more.
-
-    Returns the number of records of each shard.
+    row: the columns that do not depend on where the record is stored.
     """
-    lengths = []
-    for shard, shard_records in enumerate(_shard_by_shard(records, shard_bytes)):
-        lengths.append(_write_shard(_unnumbered(directory, shard), shard_records))
-    for shard in range(len(lengths)):
-        name = f"{DATASET_NAME}-{TFDS_SPLIT}.tfrecord-{shard:05d}-of-{len(lengths):05d}"
-        _unnumbered(directory, shard).rename(directory / name)
-    return lengths
+
+    content: bytes | bytearray
+    row: dict[str, Any]
+
+
+def write_shards(
+    records: Iterable[Record], directory: Path, shard_bytes: int
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Write records in their order; a shard is full when it contains `shard_bytes` or more.
+
+    One record is in memory at a time, if `records` makes each when it is asked for.
+
+    Returns:
+        the number of records of each shard, and the full row of the index of every record.
+    """
+    rows: list[dict[str, Any]] = []
+    lengths: list[int] = []
+    with contextlib.ExitStack() as stack:
+        shard: _Shard | None = None
+        for record in records:
+            if shard is None or shard.size >= shard_bytes:
+                stack.close()
+                shard = stack.enter_context(_open_shard(_unnumbered(directory, len(lengths))))
+                lengths.append(0)
+            rows.append(record.row | {"shards": len(lengths) - 1} | shard.add(record.content))
+            lengths[-1] += 1
+            del record  # else it would be kept while the next one is made
+    for number in range(len(lengths)):
+        name = f"{DATASET_NAME}-{TFDS_SPLIT}.tfrecord-{number:05d}-of-{len(lengths):05d}"
+        _unnumbered(directory, number).rename(directory / name)
+    return lengths, rows
 
 
 def _unnumbered(directory: Path, shard: int) -> Path:
@@ -96,33 +101,33 @@ def _unnumbered(directory: Path, shard: int) -> Path:
     return directory / f"shard-{shard:05d}.tmp"
 
 
-def _shard_by_shard(records: Iterable[bytes], shard_bytes: int) -> Iterator[Iterator[bytes]]:
-    remaining = iter(records)
+class _Shard:
+    """A record file that is being written."""
 
-    def one_shard(first: bytes) -> Iterator[bytes]:
-        size = len(first)
-        yield first
-        while size < shard_bytes and (record := next(remaining, None)) is not None:
-            size += len(record)
-            yield record
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._offset = 0
+        self.size = 0
 
-    while (first := next(remaining, None)) is not None:
-        yield one_shard(first)
+    def add(self, content: bytes | bytearray) -> dict[str, Any]:
+        """Write a record; return its place and checksum, as the index has them."""
+        self._writer.write(content)
+        place = self._offset + BEFORE_RECORD
+        self._offset = place + len(content) + AFTER_RECORD
+        self.size += len(content)
+        return {"offsets": place, "lengths": len(content), "checksums": zlib.crc32(content)}
 
 
-def _write_shard(path: Path, records: Iterator[bytes]) -> int:
+@contextlib.contextmanager
+def _open_shard(path: Path) -> Iterator[_Shard]:
     tf = import_tensorflow()
-    count = 0
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records:
-                writer.write(record)
-                count += 1
+            yield _Shard(writer)
     except tf.errors.OpError as error:
         no_room = isinstance(error, tf.errors.ResourceExhaustedError) or "No space" in str(error)
         code = errno.ENOSPC if no_room else errno.EIO
         raise OSError(code, f"{error.message}; {path} cannot be written") from error
-    return count
 
 
 def write_metadata(directory: Path, settings: StoreSettings, shard_lengths: list[int]) -> None:

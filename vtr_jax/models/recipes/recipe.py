@@ -15,6 +15,7 @@ from vtr_jax.models.clip import ClipConfig, VisionTower
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 from vtr_jax.models.module_spec import ModuleSpec, Params
 from vtr_jax.models.runtime import Runtime
+from vtr_jax.preprocessing import Preprocessing
 
 OptionValue = str | int | float | bool | tuple[int, ...] | None
 Options = Mapping[str, OptionValue]
@@ -28,12 +29,16 @@ class RetrieverConfig:
 
     options: every option of the recipe, spelt as the original program's flags, sorted.
     sizes: sizes of the recipe's own modules that the towers do not tell, sorted.
+    preprocessing: settings that turn videos and captions into tower input.
+    assumed: one sentence per fact that was assumed because nothing stated it; not compared.
     """
 
     recipe: str
     clip: ClipConfig
     options: tuple[tuple[str, OptionValue], ...] = ()
     sizes: tuple[tuple[str, int], ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
+    assumed: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def option(self, name: str) -> Any:
         """The value of one option; KeyError for a name the recipe does not have."""
@@ -129,8 +134,14 @@ class Recipe:
         clip: ClipConfig,
         options: Options | None = None,
         sizes: Mapping[str, int] | None = None,
+        preprocessing: Preprocessing | None = None,
+        assumed: Iterable[str] = (),
     ) -> RetrieverConfig:
-        """A checked, complete description; raises ValueError for what cannot be built."""
+        """Return a checked, complete description.
+
+        preprocessing: None for the defaults at the towers' resolution and context length. Raises
+        ValueError for what cannot be built, and for preprocessing that the towers cannot read.
+        """
         given = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in (options or {}).items()
@@ -138,8 +149,38 @@ class Recipe:
         complete = self.complete_options(given)
         self.check(clip, complete)
         all_sizes = {**self.sizes(clip, complete), **(sizes or {})}
+        preprocessing = preprocessing or default_preprocessing(clip, all_sizes)
+        check_preprocessing(clip, preprocessing)
         return RetrieverConfig(
-            self.name, clip, tuple(sorted(complete.items())), tuple(sorted(all_sizes.items()))
+            self.name,
+            clip,
+            tuple(sorted(complete.items())),
+            tuple(sorted(all_sizes.items())),
+            preprocessing,
+            tuple(assumed),
+        )
+
+
+def default_preprocessing(clip: ClipConfig, sizes: Mapping[str, int]) -> Preprocessing:
+    """Return OpenAI's preprocessing at the towers' resolution and context length.
+
+    sizes: of the recipe's modules; max_frames is theirs if they fix it.
+    """
+    default = Preprocessing()
+    return Preprocessing(
+        max_words=max(3, min(default.max_words, clip.text.context_length)),
+        resolution=clip.vision.image_resolution,
+        max_frames=sizes.get("max_frames", default.max_frames),
+    )
+
+
+def check_preprocessing(clip: ClipConfig, preprocessing: Preprocessing) -> None:
+    """Raise ValueError if the towers cannot read what the preprocessing produces."""
+    resolution = clip.vision.image_resolution
+    if preprocessing.resolution != resolution:
+        raise ValueError(
+            f"preprocessing: frames of {preprocessing.resolution} pixels, but the vision tower "
+            f"reads {resolution}; set resolution={resolution}"
         )
 
 
