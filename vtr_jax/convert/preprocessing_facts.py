@@ -139,7 +139,7 @@ def _check_written(files: Mapping[str, Any], written: Mapping[str, Any], folder:
 def _written_settings(written: Mapping[str, Any], clip: ClipConfig, path: Path) -> dict[str, Any]:
     """Return the settings in the metadata of a file that vtr_jax wrote."""
     try:
-        stored = Preprocessing.from_json(written, path.parent)
+        stored = Preprocessing.from_json(written, path if path.is_dir() else path.parent)
     except ValueError as error:
         raise ValueError(f"{path}: its metadata: {error}") from error
     values = {field.name: getattr(stored, field.name) for field in dataclasses.fields(stored)}
