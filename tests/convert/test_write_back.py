@@ -77,6 +77,7 @@ def test_the_file_says_what_it_is(clip_directory, tmp_path):
         metadata = file.metadata()
     assert (metadata["format"], metadata["system"]) == ("pt", "clip")
     assert json.loads(metadata["vtr_jax"])["towers"]["activation"] == "quick_gelu"
+    assert {"towers", "preprocessing"} <= json.loads(metadata["vtr_jax"]).keys()
 
 
 @pytest.mark.parametrize("header", ["meanP", "seqTransf"])

@@ -16,30 +16,34 @@ from typing import Any
 import numpy as np
 
 from vtr_jax.checkpoint import check_new_directory, load_retriever
+from vtr_jax.convert.huggingface_config import ACTIVATIONS
 from vtr_jax.convert.huggingface_names import huggingface_names
+from vtr_jax.convert.image_settings import huggingface_processor
 from vtr_jax.convert.write_back import original_state_dict
 from vtr_jax.convert.written_facts import facts_to_metadata
-from vtr_jax.data.resize import INTERPOLATIONS
+from vtr_jax.data.tokenizer_file import TokenizerFile
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.retriever import Retriever
-from vtr_jax.preprocessing import Preprocessing
 
 # transformers pools at the largest token id where config.json has this end-of-text id.
 _LARGEST_ID_RULE = 2
 _START_OF_TEXT = 49406
-_README = """\
+_TOKENIZER_NOTE = """\
 # CLIP written by vtr_jax
 
-Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. `preprocessor_config.json` describes
-the images; transformers rounds the offset of the center crop down, which can shift it by one pixel.
+Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. Frames: `preprocessor_config.json`.
+
+The tokenizer is CLIP's own, as in `openai/clip-vit-base-patch32`:
+`transformers.CLIPTokenizer.from_pretrained("openai/clip-vit-base-patch32")`, texts padded to
+{max_words} tokens.
 """
-_CLIP_TOKENIZER = """
-The tokenizer is CLIP's own: `CLIPTokenizer.from_pretrained("openai/clip-vit-base-patch32")`, texts
-padded to {max_words} tokens.
-"""
-_OTHER_TOKENIZER = """
-The tokenizer is {name}, in `tokenizer.json`; texts are padded to {max_words} tokens.
+_OWN_TOKENIZER_NOTE = """\
+# CLIP written by vtr_jax
+
+Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. Frames: `preprocessor_config.json`.
+
+Its tokenizer is `tokenizer.json`; texts are padded to {max_words} tokens.
 """
 
 
@@ -51,8 +55,8 @@ def write_huggingface(
 ) -> Mapping[str, tuple[int, ...]]:
     """Write a retriever's towers as a Hugging Face folder; return {name: shape}.
 
-    The folder has config.json, model.safetensors, preprocessor_config.json, a README.md about the
-    tokenizer, and tokenizer.json if it is not CLIP's own. It appears complete or not at all.
+    The folder has config.json, model.safetensors, preprocessor_config.json and a README.md about
+    the tokenizer. It appears complete or not at all.
 
     Args:
         directory: What convert or train wrote.
@@ -62,7 +66,7 @@ def write_huggingface(
     Raises:
         FileExistsError: The folder has something in it.
         FileNotFoundError: There is no retriever.
-        ValueError: The towers are more than CLIP's, or pictures are padded.
+        ValueError: The towers are more than CLIP's.
         BlockingIOError: Another process writes the same folder.
     """
     from safetensors.numpy import save_file
@@ -82,9 +86,9 @@ def write_huggingface(
         try:
             metadata = facts_to_metadata(retriever.config, "clip")
             save_file(tensors, partial / "model.safetensors", metadata=metadata)
+            retriever.preprocessing.write_tokenizer(partial)
             for name, text in texts.items():
                 (partial / name).write_text(text, encoding="utf-8")
-            retriever.preprocessing.write_tokenizer(partial)
             (partial / LOCK_FILE).unlink()
             if target.exists():
                 target.rmdir()
@@ -97,6 +101,12 @@ def write_huggingface(
 def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
     """Return the config.json of a CLIPModel with these towers."""
     vision, text = clip.vision, clip.text
+    if text.end_of_text_id == _LARGEST_ID_RULE:
+        raise ValueError(
+            f"texts are pooled at token {_LARGEST_ID_RULE}, and transformers takes "
+            f"eos_token_id={_LARGEST_ID_RULE} to mean the largest token id: CLIPModel would give "
+            "other scores; use --to=clip"
+        )
     end = _LARGEST_ID_RULE if text.end_of_text_id is None else text.end_of_text_id
     shared = {"projection_dim": clip.embed_dim, "attention_dropout": 0.0, "initializer_factor": 1.0}
     return {
@@ -113,7 +123,7 @@ def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
             "num_attention_heads": text.heads,
             "max_position_embeddings": text.context_length,
             "vocab_size": text.vocab_size,
-            "hidden_act": text.activation,
+            "hidden_act": _hidden_act(text.activation),
             "layer_norm_eps": text.layer_norm_eps,
             "bos_token_id": min(_START_OF_TEXT, text.vocab_size - 2),
             "eos_token_id": end,
@@ -128,51 +138,31 @@ def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
             "image_size": vision.image_resolution,
             "patch_size": vision.patch_size,
             "num_channels": 3,
-            "hidden_act": vision.activation,
+            "hidden_act": _hidden_act(vision.activation),
             "layer_norm_eps": vision.layer_norm_eps,
             **shared,
         },
     }
 
 
-def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the preprocessor_config.json of CLIPImageProcessor for this preprocessing.
-
-    Raises:
-        ValueError: CLIPImageProcessor cannot pad pictures to squares.
-    """
-    if preprocessing.resize_mode == "longest":
-        raise ValueError(
-            "resize_mode: expected shortest or squash, found longest, which pads pictures to "
-            "squares; transformers' CLIPImageProcessor cannot do that"
-        )
-    resolution = preprocessing.resolution
-    side = preprocessing.resized_side or resolution
-    shortest = preprocessing.resize_mode == "shortest"
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": side} if shortest else {"height": side, "width": side},
-        "resample": INTERPOLATIONS.index(preprocessing.interpolation),
-        "do_center_crop": shortest or side != resolution,
-        "crop_size": {"height": resolution, "width": resolution},
-        "do_rescale": True,
-        "rescale_factor": preprocessing.rescale,
-        "do_normalize": True,
-        "image_mean": list(preprocessing.mean),
-        "image_std": list(preprocessing.std),
-    }
+def _hidden_act(activation: str) -> str:
+    """What transformers calls an activation; the tanh approximation has several names there."""
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    return activation if activation in ACTIVATIONS else names[activation]
 
 
 def _texts(retriever: Retriever) -> dict[str, str]:
-    config, settings = retriever.config, retriever.preprocessing
-    pictures = preprocessor_config(settings)
-    own = isinstance(settings.tokenizer, str)
-    note = _CLIP_TOKENIZER if own else _OTHER_TOKENIZER
-    readme = _README + note.format(max_words=settings.max_words, name=settings.tokenizer)
+    clip = retriever.config.clip
+    processor = huggingface_processor(retriever.preprocessing)
+    tokenizer = retriever.preprocessing.tokenizer
+    note, own = _TOKENIZER_NOTE, {}
+    if isinstance(tokenizer, TokenizerFile):
+        note = _OWN_TOKENIZER_NOTE
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": tokenizer.pad_token}
+        own = {"tokenizer_config.json": json.dumps(settings, indent=2) + "\n"}
     return {
-        "config.json": json.dumps(huggingface_config(config.clip), indent=2) + "\n",
-        "preprocessor_config.json": json.dumps(pictures, indent=2) + "\n",
-        "README.md": readme,
+        **own,
+        "config.json": json.dumps(huggingface_config(clip), indent=2) + "\n",
+        "preprocessor_config.json": json.dumps(processor, indent=2) + "\n",
+        "README.md": note.format(max_words=clip.text.context_length),
     }
