@@ -66,7 +66,7 @@ class Row:
             *self.settings,
         )
         return [
-            f"--config=configs/{recipe}.py:msrvtt",
+            f"--config={recipe}:msrvtt",
             f"--topology={self.topology}",
             *(f"--config.{setting}" for setting in settings),
         ]
@@ -112,7 +112,7 @@ def commit() -> str:
             command, cwd=REPOSITORY, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "vtr_jax", "configs")
+    changed = git("status", "--porcelain", "--", "vtr_jax")
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 

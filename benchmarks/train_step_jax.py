@@ -20,7 +20,7 @@ def run_config(arguments: argparse.Namespace, init: Path) -> Any:
     """CLIP4Clip's mean pooling with AdamW over everything, as the other side has it."""
     from vtr_jax.training.command import read_config
 
-    config = read_config(f"{REPOSITORY / 'configs' / 'clip4clip.py'}:msrvtt")
+    config = read_config("clip4clip:msrvtt")
     config.update_from_flattened_dict(
         {
             "init": str(init),

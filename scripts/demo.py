@@ -94,7 +94,7 @@ def run_head(head: str, out: Path, dataset: SyntheticDataset, size: DemoSize) ->
     with stage(f"training {head}"):
         run_vtr(
             "train",
-            f"--config={REPOSITORY / 'configs/demo.py'}:{head}{size.suffix}",
+            f"--config=demo:{head}{size.suffix}",
             f"--workdir={out / head}",
             f"--config.data.annotations={dataset.captions_file}",
             f"--config.data.store={out / 'store'}",

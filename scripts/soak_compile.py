@@ -18,18 +18,18 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOPOLOGY = "v5e:2x4"
 VARIANTS = (
-    *(f"clip4clip.py:smoke-{head}" for head in ("meanP", "seqLSTM", "seqTransf", "tightTransf")),
-    *(f"drl.py:smoke-{head}" for head in ("dp+cdcr", "ti+cdcr", "wti+cdcr", "xti")),
-    "backbone_tvr.py:smoke",
-    "emcl.py:smoke",
-    "eercf.py:smoke",
-    "internvideo.py:smoke",
+    *(f"clip4clip:smoke-{head}" for head in ("meanP", "seqLSTM", "seqTransf", "tightTransf")),
+    *(f"drl:smoke-{head}" for head in ("dp+cdcr", "ti+cdcr", "wti+cdcr", "xti")),
+    "backbone_tvr:smoke",
+    "emcl:smoke",
+    "eercf:smoke",
+    "internvideo:smoke",
 )
 
 
 def compile_variant(variant: str) -> str:
     """A line about one variant; it ends in FAILED and why, if so."""
-    command = [sys.executable, "-m", "vtr_jax.cli", "compile", f"--config=configs/{variant}"]
+    command = [sys.executable, "-m", "vtr_jax.cli", "compile", f"--config={variant}"]
     more = [f"--topology={TOPOLOGY}", "--config.batch_size=16", "--json"]
     ran = subprocess.run(command + more, cwd=REPOSITORY, capture_output=True, text=True)
     if ran.returncode:

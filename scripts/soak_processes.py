@@ -33,7 +33,7 @@ from vtr_jax.training.run_log import read_log
 REPOSITORY = Path(__file__).resolve().parents[1]
 STOPPED = 75
 SETTINGS = (
-    f"--config={REPOSITORY / 'configs' / 'clip4clip.py'}:smoke",
+    "--config=clip4clip:smoke",
     "--config.batch_size=8",
     "--config.epochs=12",
     "--config.eval_every=12",

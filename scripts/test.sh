@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 answer_help "$@"
 install_vtr_jax "[test]"
-export PATH="$PWD/.venv/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=3
+export PATH="$(cd "$VENV" && pwd)/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=3
 
 echo "== lint"
 ruff check .

@@ -2,9 +2,9 @@
 # Trains on a TPU pod slice: the same command on every host of it. JAX finds the other hosts by
 # itself; on a slice with one host this is `vtr train`.
 #   TPU_NAME=my-slice ZONE=us-west4-a bash scripts/train_tpu_pod.sh \
-#       --config=configs/clip4clip.py:msrvtt --workdir=DIR ...
+#       --config=clip4clip:msrvtt --workdir=DIR ...
 # Arguments go to `vtr train`. DIR and the frame store must be on a disk that all hosts share. Every
-# host needs the repository, with its .venv (pip install -e '.[tpu]'), in the same folder.
+# host needs the repository, with its .venv (pip install -e '.[data,tpu]'), in the same folder.
 #   TPU_NAME, ZONE    the slice, as gcloud knows it
 #   FOLDER            the repository on the hosts; default: vtr_jax in the home folder
 #   PROJECT           the cloud project; default: gcloud's own setting

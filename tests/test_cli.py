@@ -17,12 +17,11 @@ import vtr_jax.cli as cli
 from vtr_jax.cli import COMMANDS, main, parse_options
 from vtr_jax.evaluation.metrics import TIE_RULES
 from vtr_jax.evaluation.report import read_report
-from vtr_jax.training.command import read_config
-from vtr_jax.training.command_help import USUAL_SETTINGS, recipe_lines, training_help
+from vtr_jax.training.command import installed_recipes, read_config
+from vtr_jax.training.command_help import USUAL_SETTINGS, recipe_lines
 from vtr_jax.training.stop_request import Interrupted
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-SMOKE = f"--config={CONFIGS / 'clip4clip.py'}:smoke"
+SMOKE = "--config=clip4clip:smoke"
 
 
 @pytest.fixture
@@ -201,7 +200,11 @@ def test_unforeseen_errors_keep_their_traceback_and_end_in_one_line(monkeypatch,
         ),
         (
             ["--config=nowhere.py"],
-            "vtr train: nowhere.py: no such recipe file; configs/ has one for each system",
+            "vtr train: nowhere.py: no such recipe or file; installed: backbone_tvr, clip4clip, ",
+        ),
+        (
+            ["--config=clip4clop:msrvtt"],
+            "vtr train: clip4clop: no such recipe or file; did you mean clip4clip?",
         ),
         (
             [SMOKE],
@@ -319,17 +322,16 @@ def test_train_help_names_recipe_files_and_real_settings(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     out = capsys.readouterr().out
-    assert all(f"configs/{path.name}" in out for path in CONFIGS.glob("*.py"))
+    assert all(f"\n  {name}\n" in out for name in installed_recipes())
     settings = re.findall(r"^  (--config\.\S+=\S+) ", out, re.MULTILINE)
     assert len(settings) == len(USUAL_SETTINGS)
-    read_config(str(CONFIGS / "clip4clip.py"), settings)
+    read_config("clip4clip", settings)
 
 
 def test_recipe_files_are_described_where_they_are(tmp_path):
-    assert "none in" in training_help(tmp_path)
     (tmp_path / "mine.py").write_text('"""Mine.\n\nNo.\n\nThe variant is\na or b."""')
-    lines = [line.strip() for line in recipe_lines(tmp_path)]
-    assert lines == [f"{tmp_path.name}/mine.py", "Mine.", "The variant is a or b."]
+    lines = [line.strip() for line in recipe_lines({"mine": tmp_path / "mine.py"})]
+    assert lines == ["mine", "Mine.", "The variant is a or b.", f"files: {tmp_path}"]
 
 
 def test_prepare_makes_a_store_and_finds_it_again(tiny_dataset, tmp_path, capsys):

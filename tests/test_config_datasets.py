@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from vtr_jax.data.annotations import READERS, reader_options
 from vtr_jax.training.command import read_config
 from vtr_jax.training.config import check_config
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "clip4clip.py"
+CONFIG = "clip4clip"
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 
 import vtr_jax.training.loop as loop
+from vtr_jax.configs import internvideo
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.internvideo import listed_layers
 from vtr_jax.models.retriever import abstract_retriever
-from vtr_jax.training.command import read_config
+from vtr_jax.training.command import installed_recipes, read_config
 from vtr_jax.training.config import check_config, clip_of, runtime_of
 from vtr_jax.training.parameter_groups import trainable_mask
 from vtr_jax.training.run_log import read_log
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PARAGRAPHS = ("activitynet", "didemo")
 DATASETS = ("msrvtt", "msrvtt7k", "msrvttfull", "msvd", "lsmdc", *PARAGRAPHS, "table", "smoke")
 HEADS = ("meanP", "seqLSTM", "seqTransf", "tightTransf")
@@ -41,23 +38,23 @@ INTERNVIDEO = [
     for table in ("", "-finetune", "-zeroshot", "-evaluate")
 ]
 VARIANTS = {
-    "backbone_tvr.py": BACKBONE_TVR,
-    "clip4clip.py": CLIP4CLIP,
-    "drl.py": DRL,
-    "eercf.py": EERCF,
-    "emcl.py": EMCL,
-    "internvideo.py": INTERNVIDEO,
-    "demo.py": ["meanP", "seqTransf", "meanP-short", "seqTransf-short"],
+    "backbone_tvr": BACKBONE_TVR,
+    "clip4clip": CLIP4CLIP,
+    "drl": DRL,
+    "eercf": EERCF,
+    "emcl": EMCL,
+    "internvideo": INTERNVIDEO,
+    "demo": ["meanP", "seqTransf", "meanP-short", "seqTransf-short"],
 }
 ALL = [f"{file}:{variant}" for file, variants in VARIANTS.items() for variant in variants]
 
 
 def config_of(name):
-    return read_config(str(CONFIGS / name))
+    return read_config(name)
 
 
 def test_no_recipe_file_is_left_out():
-    assert {path.name for path in CONFIGS.glob("*.py")} == set(VARIANTS)
+    assert set(installed_recipes()) == set(VARIANTS)
 
 
 @pytest.mark.parametrize("name", [*ALL, *VARIANTS])
@@ -84,7 +81,7 @@ def test_every_variant_describes_a_retriever(name):
 
 @pytest.mark.parametrize("variant", [v for v in CLIP4CLIP if not v.startswith("smoke")])
 def test_published_settings_of_clip4clip(variant):
-    config = config_of(f"clip4clip.py:{variant}")
+    config = config_of(f"clip4clip:{variant}")
     assert (config.batch_size, config.epochs) == (128, 5)
     limits = (64, 64) if variant.startswith(PARAGRAPHS) else (32, 12)
     assert (config.data.max_words, config.data.max_frames) == limits
@@ -99,10 +96,10 @@ def test_published_settings_of_clip4clip(variant):
 @pytest.mark.parametrize(
     ("name", "batch_size", "validation"),
     [
-        *((f"drl.py:msrvtt-{head}", 128, "holdout") for head in DRL_HEADS),
-        ("backbone_tvr.py:msrvtt", 64, "holdout"),
-        ("backbone_tvr.py:lsmdc", 64, "val"),
-        ("backbone_tvr.py:msvd", 64, "val"),
+        *((f"drl:msrvtt-{head}", 128, "holdout") for head in DRL_HEADS),
+        ("backbone_tvr:msrvtt", 64, "holdout"),
+        ("backbone_tvr:lsmdc", 64, "val"),
+        ("backbone_tvr:msvd", 64, "val"),
     ],
 )
 def test_published_settings_of_drl_and_backbone_tvr(name, batch_size, validation):
@@ -119,7 +116,7 @@ def test_published_settings_of_drl_and_backbone_tvr(name, batch_size, validation
 
 
 def test_published_decorrelation_of_drl():
-    options = {head: config_of(f"drl.py:msrvtt-{head}").options for head in DRL_HEADS}
+    options = {head: config_of(f"drl:msrvtt-{head}").options for head in DRL_HEADS}
     assert {head: o.cdcr for head, o in options.items() if o.cdcr} == {
         "dp+cdcr": 1,
         "ti+cdcr": 2,
@@ -128,12 +125,12 @@ def test_published_decorrelation_of_drl():
     for head, alpha1 in {"dp+cdcr": 0.14, "ti+cdcr": 0.16, "wti+cdcr": 0.11}.items():
         o = options[head]
         assert (o.cdcr_alpha1, o.cdcr_alpha2, o.cdcr_lambda) == (alpha1, 0.0, 0.001)
-    assert config_of("drl.py:msrvtt").options == options["wti+cdcr"]
+    assert config_of("drl:msrvtt").options == options["wti+cdcr"]
 
 
 @pytest.mark.parametrize("variant", [v for v in EERCF if v != "smoke"])
 def test_published_settings_of_eercf(variant):
-    config = config_of(f"eercf.py:{variant}")
+    config = config_of(f"eercf:{variant}")
     assert (config.seed, config.batch_size, config.epochs) == (42, 240, 5)
     limits = (64, 64) if variant == "activitynet" else (32, 12)
     assert (config.data.max_words, config.data.max_frames) == limits
@@ -147,7 +144,7 @@ def test_published_settings_of_eercf(variant):
 
 
 def test_the_matrix_of_eercf_follows_the_number_of_frames():
-    config = config_of("eercf.py:msrvtt")
+    config = config_of("eercf:msrvtt")
     config.data.max_frames = 20
     sizes = config.sizes.to_dict()
     description = recipe_named("eercf").config(clip_of(config), sizes=sizes)
@@ -157,16 +154,16 @@ def test_the_matrix_of_eercf_follows_the_number_of_frames():
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("clip4clip.py:mvsd", "DATASET one of msrvtt, .* HEAD one of meanP, seqLSTM, seqTransf"),
-        ("clip4clip.py:msrvtt-tight", "variant 'msrvtt-tight': expected DATASET or DATASET-HEAD"),
-        ("clip4clip.py:", "variant ''"),
-        ("drl.py:msvd", "DATASET one of msrvtt, table, smoke and HEAD one of dp, "),
-        ("drl.py:msrvtt-dp-cdcr", "variant 'msrvtt-dp-cdcr': expected DATASET or DATASET-HEAD"),
-        ("backbone_tvr.py:didemo", "DATASET one of msrvtt, lsmdc, .* one of seqTransf, seqLSTM"),
-        ("backbone_tvr.py:msrvtt-xti", "variant 'msrvtt-xti': expected DATASET or DATASET-AGG"),
-        ("eercf.py:msrvtt-dp", "variant 'msrvtt-dp': expected DATASET, one of msrvtt, msvd"),
-        ("internvideo.py:msr", "DATASET one of msrvtt, msvd, .* TABLE one of finetune, zeroshot"),
-        ("demo.py:meanP-long", "variant 'meanP-long': expected meanP or seqTransf"),
+        ("clip4clip:mvsd", "DATASET one of msrvtt, .* HEAD one of meanP, seqLSTM, seqTransf"),
+        ("clip4clip:msrvtt-tight", "variant 'msrvtt-tight': expected DATASET or DATASET-HEAD"),
+        ("clip4clip:", "variant ''"),
+        ("drl:msvd", "DATASET one of msrvtt, table, smoke and HEAD one of dp, "),
+        ("drl:msrvtt-dp-cdcr", "variant 'msrvtt-dp-cdcr': expected DATASET or DATASET-HEAD"),
+        ("backbone_tvr:didemo", "DATASET one of msrvtt, lsmdc, .* one of seqTransf, seqLSTM"),
+        ("backbone_tvr:msrvtt-xti", "variant 'msrvtt-xti': expected DATASET or DATASET-AGG"),
+        ("eercf:msrvtt-dp", "variant 'msrvtt-dp': expected DATASET, one of msrvtt, msvd"),
+        ("internvideo:msr", "DATASET one of msrvtt, msvd, .* TABLE one of finetune, zeroshot"),
+        ("demo:meanP-long", "variant 'meanP-long': expected meanP or seqTransf"),
     ],
 )
 def test_unknown_variants_are_refused_with_the_known_ones(name, known):
@@ -190,10 +187,10 @@ PUBLISHED_INTERNVIDEO = {
 def test_published_settings_of_internvideo(dataset):
     zeroshot, finetune, evaluate_batch = PUBLISHED_INTERNVIDEO[dataset]
     tables = {
-        name: config_of(f"internvideo.py:{dataset}-{name}")
+        name: config_of(f"internvideo:{dataset}-{name}")
         for name in ("zeroshot", "finetune", "evaluate")
     }
-    published = runpy.run_path(str(CONFIGS / "internvideo.py"))["PUBLISHED"][dataset]
+    published = internvideo.PUBLISHED[dataset]
     config = tables["zeroshot"]
     merge = published.zeroshot_merge
     assert (config.data.max_frames, config.evaluation.batch_size, merge) == zeroshot
@@ -219,14 +216,14 @@ class Enough(Exception):
 
 
 SMOKE = [
-    "internvideo.py:smoke",
-    "clip4clip.py:smoke",
-    "clip4clip.py:smoke-seqTransf",
-    "drl.py:smoke",
-    "drl.py:smoke-xti",
-    "backbone_tvr.py:smoke",
-    "eercf.py:smoke",
-    "emcl.py:smoke",
+    "internvideo:smoke",
+    "clip4clip:smoke",
+    "clip4clip:smoke-seqTransf",
+    "drl:smoke",
+    "drl:smoke-xti",
+    "backbone_tvr:smoke",
+    "eercf:smoke",
+    "emcl:smoke",
 ]
 
 

@@ -33,7 +33,7 @@ def test_json_round_trip_keeps_every_setting():
     changed = Preprocessing(
         max_words=77,
         resolution=336,
-        resize_mode="longest",
+        resize_mode="squash",
         resized_side=340,
         interpolation="bilinear",
         fill_color=(1, 2, 3),

@@ -133,7 +133,7 @@ def test_a_missing_installation_is_told_with_the_extra_for_gpus(repository, name
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == (
         f"error: {repository}/.venv/bin/vtr: not found; there: python3.11 -m venv .venv && "
-        ".venv/bin/pip install -e '.[cuda12]'\n"
+        ".venv/bin/pip install -e '.[data,cuda12]'\n"
     )
 
 

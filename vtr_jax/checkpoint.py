@@ -37,7 +37,7 @@ from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import make_mesh, shardings
 from vtr_jax.versions import software_versions
 
-FORMAT_VERSION = 2  # 2: with preprocessing, which an older program would ignore
+FORMAT_VERSION = 1
 DESCRIPTION_FILE = "retriever.json"
 WEIGHTS_FOLDER = "weights"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -59,7 +59,7 @@ def config_to_json(config: RetrieverConfig) -> dict[str, Any]:
     }
 
 
-# What a directory of format version 1 leaves open.
+# What a directory without preprocessing leaves open.
 NOT_RECORDED = (
     "preprocessing as OpenAI's CLIP, 32 tokens per caption, 12 frames at 1 frame per second: an "
     "earlier version wrote this directory and did not record it"
@@ -122,7 +122,7 @@ def read_config(directory: str | os.PathLike[str]) -> RetrieverConfig:
         raise ValueError(f"{path / DESCRIPTION_FILE}: {error}") from error
     if NOT_RECORDED not in config.assumed:
         return config
-    # Version 1 listed the assumptions of a conversion outside the retriever.
+    # Earlier versions listed the assumptions of a conversion outside the retriever.
     assumed = (*map(str, description.get("assumed", ())), *config.assumed)
     return dataclasses.replace(config, assumed=assumed)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vtr_jax import __version__
+from vtr_jax.devices import require_devices
+from vtr_jax.extras import MissingExtra, require_extra
 from vtr_jax.huge_pages import start_again_with_huge_pages
 from vtr_jax.training.stop_request import (
     Interrupted,
@@ -86,6 +88,7 @@ def convert(arguments: Sequence[str]) -> None:
     parser = _parser("convert", convert)
     add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
+    require_devices()
     run_conversion(known, parse_options(rest, vars(known), _own_options(parser)))
 
 
@@ -118,6 +121,7 @@ def prepare(arguments: Sequence[str]) -> None:
     _add_data_arguments(parser)
     add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
+    require_extra("data")
     run_prepare(known, _reader_options(parser, known.dataset, rest))
 
 
@@ -134,14 +138,19 @@ def train(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--config", required=True, metavar="FILE.py[:VARIANT]", help="recipe file, see configs/"
+        "--config",
+        required=True,
+        metavar="RECIPE[:VARIANT]",
+        help="clip4clip, drl, ... as listed below, or a file of your own: FILE.py",
     )
     parser.add_argument("--workdir", required=True, help="where checkpoints and logs go")
     cluster.add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
     config = read_config(known.config, rest)
+    require_extra("data")
     with ended_while_it_waits():
         cluster.join(known, saves_when_stopped=True)
+    require_devices()
 
     from vtr_jax.training.loop import train as run_training
 
@@ -160,8 +169,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     _add_data_arguments(parser)
     parser.add_argument(
         "--config",
-        metavar="FILE.py:VARIANT",
-        help="recipe file, for its data set, token limit, frames and batch size",
+        metavar="RECIPE:VARIANT",
+        help="recipe of vtr train, for its data set, token limit, frames and batch size",
     )
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--output", help="folder for report.json and report.txt")
@@ -220,7 +229,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     known, rest = parser.parse_known_args(with_recipe_settings(arguments))
     del known.config
     options = _reader_options(parser, known.dataset, rest)
+    require_extra("data")
     cluster.join(known, saves_when_stopped=False)
+    require_devices()
     report = run_evaluation(EvaluationRequest(**vars(known), reader_options=options))
     cluster.on_first(print, report)
 
@@ -233,11 +244,9 @@ def compile_step(arguments: Sequence[str]) -> None:
     parser = _parser("compile", compile_step, EPILOG)
     add_arguments(parser)
     known, rest = parser.parse_known_args(arguments)
-    print(
-        run_compile(
-            read_config(known.config, rest), known.topology, known.search, as_json=known.json
-        )
-    )
+    config = read_config(known.config, rest)
+    require_devices()
+    print(run_compile(config, known.topology, known.search, as_json=known.json))
 
 
 def parity(arguments: Sequence[str]) -> None:
@@ -246,7 +255,9 @@ def parity(arguments: Sequence[str]) -> None:
 
     parser = _parser("parity", parity, EPILOG)
     add_arguments(parser)
-    run(parser.parse_args(arguments))
+    known = parser.parse_args(arguments)
+    require_devices()
+    run(known)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -390,7 +401,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"vtr {name}: interrupted", file=sys.stderr)
         return CODE_OF_CTRL_C
-    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError, MissingExtra) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads_on():
             raise
         print(f"vtr {name}: {error}", file=sys.stderr)

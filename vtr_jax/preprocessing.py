@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
 from vtr_jax.data.resize import BLACK, Color, Resize
 from vtr_jax.data.tokenizer_file import TOKENIZER_FILE, TokenizerFile
 from vtr_jax.files import write_atomically
 
 CLIP_TOKENIZER = "clip"
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 # Settings that are choices of an experiment, not properties of the weights.
 PROTOCOL_SETTINGS = (
     "max_words",
@@ -97,8 +98,8 @@ class Preprocessing:
     fill_color: Color = BLACK
     crop_offset: str = "round"
     rescale: float = 1 / 255
-    mean: tuple[float, float, float] = tuple(PIXEL_MEAN.tolist())
-    std: tuple[float, float, float] = tuple(PIXEL_STD.tolist())
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
     frame_rule: str = "opencv"
     framerate: float | None = 1
     num_frames: int | None = None

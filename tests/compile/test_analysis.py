@@ -39,7 +39,7 @@ TINY = (
     "--config.data.max_frames=2",
     "--config.tile=63",  # so that nothing that another test traced is found again
 )
-SMOKE = "configs/clip4clip.py:smoke"
+SMOKE = "clip4clip:smoke"
 
 
 @pytest.fixture
@@ -87,9 +87,8 @@ def test_fused_attention_counts_the_same_operations_and_is_refused_without_a_gpu
 
 
 @pytest.fixture(scope="module")
-def report(request):
-    path = request.config.rootpath / "configs" / "clip4clip.py"
-    config = read_config(f"{path}:smoke", TINY)
+def report():
+    config = read_config(SMOKE, TINY)
     return config, compile_step(config, jax.devices()[:1])
 
 

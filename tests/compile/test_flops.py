@@ -87,10 +87,10 @@ def test_a_loop_of_unknown_length_is_refused():
 
 @pytest.mark.parametrize(
     "variant",
-    ["clip4clip.py:smoke-seqLSTM", "drl.py:smoke-wti+cdcr", "emcl.py:smoke", "eercf.py:smoke"],
+    ["clip4clip:smoke-seqLSTM", "drl:smoke-wti+cdcr", "emcl:smoke", "eercf:smoke"],
 )
-def test_the_step_of_every_kind_of_recipe_can_be_counted(variant, request):
-    config = read_config(str(request.config.rootpath / "configs" / variant))
+def test_the_step_of_every_kind_of_recipe_can_be_counted(variant):
+    config = read_config(variant)
     vision = clip_of(config).vision
     tokens = config.batch_size * config.data.max_frames * (vision.patches + 1)
     of_blocks = 3 * 2 * 12 * vision.width**2 * vision.layers * tokens

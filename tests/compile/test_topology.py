@@ -30,7 +30,7 @@ def vtr(*arguments, cwd):
 def test_a_step_compiles_for_eight_chips(request):
     ran = vtr(
         "compile",
-        "--config=configs/clip4clip.py:smoke",
+        "--config=clip4clip:smoke",
         "--topology=v5e:2x4",
         "--config.batch_size=16",
         "--config.mesh.fsdp=2",
@@ -55,7 +55,7 @@ def test_a_step_compiles_for_eight_chips(request):
 def test_an_unknown_slice_is_refused_in_libtpus_words(request):
     ran = vtr(
         "compile",
-        "--config=configs/clip4clip.py:smoke",
+        "--config=clip4clip:smoke",
         "--topology=v5e:3x5x7",
         cwd=request.config.rootpath,
     )

@@ -159,11 +159,13 @@ def test_the_directory_remembers_where_it_comes_from(checkpoint_file, tmp_path):
     source = {"file": "tiny-clip.safetensors", "format": "safetensors", "sha256": sha256}
     assert description["source"] == source
     assert description["assumed"] == list(report.assumed)
-    activation, heads, epsilon, pooling = report.assumed
+    activation, heads, epsilon, pooling, *preprocessing = report.assumed
     assert activation.startswith("activation quick_gelu")
     assert heads.startswith("1 text heads = width / 64")
     assert epsilon.startswith("LayerNorm epsilon 1e-05")
     assert pooling.startswith("texts pooled at their largest token id")
+    assert len(preprocessing) == 5
+    assert vtr_jax.load_retriever(tmp_path / "out").config.assumed == report.assumed
     assert report.parameters == sum(
         leaf.size for leaf in jax.tree.leaves(vtr_jax.load_retriever(tmp_path / "out").params)
     )
@@ -171,11 +173,18 @@ def test_the_directory_remembers_where_it_comes_from(checkpoint_file, tmp_path):
 
 def test_what_is_given_is_recorded_and_not_called_assumed(checkpoint_file, tmp_path):
     given = {"activation": "gelu", "layer_norm_eps": 1e-6, "end_of_text_id": 63, **HEADS}
+    given |= {"tokenizer": "clip", "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+    given |= {"resize_mode": "squash", "interpolation": "bilinear"}
+    given |= {"max_frames": 3, "framerate": 2, "frame_rule": "decord"}
     report = convert_checkpoint(checkpoint_file, tmp_path / "out", **given)
     assert report.assumed == ()
     rules = "activation gelu, LayerNorm epsilon 1e-06, texts pooled at their first token 63"
     assert rules in str(report)
-    clip = vtr_jax.load_retriever(tmp_path / "out").config.clip
+    retriever = vtr_jax.load_retriever(tmp_path / "out")
+    assert retriever.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert retriever.preprocessing.resize_mode == "squash"
+    assert retriever.preprocessing.frame_rule == "decord"
+    clip = retriever.config.clip
     assert clip.vision.activation == clip.text.activation == "gelu"
 
 
@@ -215,6 +224,12 @@ def test_the_report_says_it_in_words(checkpoint_file, tmp_path):
     assert "vocabulary of 64, the tokeniser has 49408" in lines[6]
 
 
+def assumed_of_towers(report):
+    """The assumptions that are not about preprocessing."""
+    preprocessing = ("CLIP's tokenizer", "pixels", "pictures", "bicubic", "protocol")
+    return [sentence for sentence in report.assumed if not sentence.startswith(preprocessing)]
+
+
 def huggingface_folder(folder, tensors, **text):
     shared = {"num_attention_heads": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-6}
     config = {
@@ -230,7 +245,7 @@ def huggingface_folder(folder, tensors, **text):
 
 def test_huggingface_config_decides(clip, clip_dict, tmp_path):
     report = convert_checkpoint(huggingface_folder(tmp_path / "hf", clip_dict), tmp_path / "out")
-    assert report.assumed == ()
+    assert not assumed_of_towers(report)
     loaded = vtr_jax.load_retriever(tmp_path / "out")
     vision, text = loaded.config.clip.vision, loaded.config.clip.text
     assert (vision.heads, text.heads) == (2, 2)
@@ -244,7 +259,7 @@ def test_the_old_end_of_text_rule_of_huggingface(clip_dict, tmp_path):
     folder = huggingface_folder(tmp_path / "hf", clip_dict, eos_token_id=2)
     report = convert_checkpoint(folder, tmp_path / "out")
     assert report.config.clip.text.end_of_text_id is None
-    assert report.assumed == ()
+    assert not assumed_of_towers(report)
 
 
 @pytest.mark.parametrize(
@@ -258,19 +273,68 @@ def test_an_option_against_the_huggingface_config_is_refused(option, said, clip_
     assert convert_checkpoint(folder, tmp_path / "out", text_heads=2).config.clip.text.heads == 2
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["folder", "file"])
+def test_other_normalization_of_pictures_is_applied(whole, clip_dict, tmp_path):
+    folder = huggingface_folder(tmp_path / "hf", clip_dict)
+    settings = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.5, 0.5], "do_rescale": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    convert_checkpoint(folder if whole else folder / "model.safetensors", tmp_path / "out")
+    preprocessing = vtr_jax.load_retriever(tmp_path / "out").preprocessing
+    assert preprocessing.mean == (0.5, 0.4, 0.3)
+    assert preprocessing.std == (0.5, 0.5, 0.5)
+    assert preprocessing.rescale == 1
+
+
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "key"), [({"image_std": "wide"}, "image_std"), ({"do_resize": False}, "do_resize")]
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_image_settings_that_cannot_be_applied_are_named(
+    nested, settings, key, clip_dict, tmp_path
+):
+    folder = huggingface_folder(tmp_path / "hf", clip_dict)
+    name = "processor_config.json" if nested else "preprocessor_config.json"
+    content = {"image_processor": settings} if nested else settings
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{name}.*{key}"):
+        convert_checkpoint(folder, tmp_path / "out")
+
+
+def test_processors_that_disagree_are_an_error(clip_dict, tmp_path):
+    folder = huggingface_folder(tmp_path / "hf", clip_dict)
+    (folder / "preprocessor_config.json").write_text('{"resample": 2}')
+    (folder / "processor_config.json").write_text('{"image_processor": {"resample": 3}}')
+    with pytest.raises(ValueError, match="interpolation is bilinear and bicubic"):
+        convert_checkpoint(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
     [
-        ({"image_mean": [0.5, 0.5, 0.5]}, "pictures are normalised by image_mean .0.5, 0.5, 0.5."),
-        ({"image_std": "wide"}, "pictures are normalised by image_std wide, and frames here"),
+        ("image_mean", (0.5, 0.5, 0.5)),
+        ("resize_mode", "squash"),
+        ("interpolation", "bicubic"),
+        ("rescale", 1.0),
     ],
 )
-@pytest.mark.parametrize("whole", [True, False], ids=["folder", "file"])
-def test_other_normalisation_of_pictures_is_refused(whole, settings, words, clip_dict, tmp_path):
+def test_option_that_contradicts_a_configuration_is_an_error(option, value, clip_dict, tmp_path):
     folder = huggingface_folder(tmp_path / "hf", clip_dict)
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=f"preprocessor_config.json: its {words}"):
-        convert_checkpoint(folder if whole else folder / "model.safetensors", tmp_path / "out")
+    (folder / "preprocessor_config.json").write_text('{"resample": 2}')
+    with pytest.raises(ValueError, match=option):
+        convert_checkpoint(folder, tmp_path / "out", **{option: value})
+
+
+def test_protocol_is_a_choice(clip_dict, tmp_path):
+    folder = huggingface_folder(tmp_path / "hf", clip_dict)
+    for recipe, limit in (("clip", 12), ("clip4clip", 12)):
+        convert_checkpoint(folder, tmp_path / recipe, recipe)
+        assert vtr_jax.load_retriever(tmp_path / recipe).preprocessing.max_words == limit
+    options = {"max_words": 7, "max_frames": 4, "slice_framepos": 0}
+    report = convert_checkpoint(folder, tmp_path / "out", "clip4clip", **options)
+    preprocessing = vtr_jax.load_retriever(tmp_path / "out").preprocessing
+    assert (preprocessing.max_words, preprocessing.max_frames) == (7, 4)
+    assert preprocessing.slice_framepos == 0
+    assert not any("tokens per caption" in sentence for sentence in report.assumed)
 
 
 def test_openais_normalisation_of_pictures_is_accepted(clip_dict, tmp_path):

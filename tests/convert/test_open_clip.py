@@ -90,7 +90,7 @@ def test_its_configuration_decides(whole, name, recorder, outputs, tmp_path):
     report = convert_checkpoint(
         source if whole else source / "open_clip_model.safetensors", tmp_path / "out"
     )
-    assert report.assumed == ()
+    assert not any("activation" in s or "heads" in s or "pooled" in s for s in report.assumed)
     assert_computes(tmp_path / "out", name, recorder, outputs)
 
 
@@ -100,11 +100,53 @@ def test_an_option_against_the_configuration_is_refused(recorder, tmp_path):
         convert_checkpoint(source, tmp_path / "out", activation="quick_gelu")
 
 
-def test_other_normalisation_of_pictures_is_refused(recorder, tmp_path):
-    pixels = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-    source = hub_folder(tmp_path / "hub", "gelu", recorder, preprocess_cfg=pixels)
-    with pytest.raises(ValueError, match=r"normalised by mean \[0.5, 0.5, 0.5\], and frames here"):
+def test_image_settings_are_applied(recorder, tmp_path):
+    settings = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize_mode": "squash"}
+    source = hub_folder(tmp_path / "hub", "gelu", recorder, preprocess_cfg=settings)
+    report = convert_checkpoint(source, tmp_path / "out")
+    preprocessing = vtr_jax.load_retriever(tmp_path / "out").preprocessing
+    assert preprocessing.mean == preprocessing.std == (0.5, 0.5, 0.5)
+    assert preprocessing.resize_mode == "squash"
+    assert [s for s in report.assumed if not s.startswith("protocol")] == [
+        "bicubic interpolation (or: --interpolation=bilinear)"
+    ]
+
+
+@pytest.mark.parametrize("section", ["model_cfg", "vision_cfg", "text_cfg"])
+def test_unknown_settings_are_named(section, recorder, tmp_path):
+    source = hub_folder(tmp_path / "hub", "gelu", recorder)
+    config = json.loads((source / "open_clip_config.json").read_text())
+    part = config["model_cfg"] if section == "model_cfg" else config["model_cfg"][section]
+    part["flux_capacitor"] = 1.21
+    (source / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="flux_capacitor"):
         convert_checkpoint(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "activation"),
+    [
+        (({"approximate": "tanh"},) * 2, "gelu_tanh"),
+        (({"approximate": "none"},) * 2, "gelu"),
+        (({}, None), "gelu"),
+        (({"approximate": "tanh"}, None), None),
+        (({"approximate": "erf"},) * 2, None),
+        (({"inplace": True},) * 2, None),
+    ],
+)
+def test_arguments_of_the_activation(kwargs, activation, recorder, tmp_path):
+    source = hub_folder(tmp_path / "hub", "gelu", recorder)
+    config = json.loads((source / "open_clip_config.json").read_text())
+    for section, value in zip(("vision_cfg", "text_cfg"), kwargs, strict=True):
+        config["model_cfg"][section]["act_kwargs"] = value
+    (source / "open_clip_config.json").write_text(json.dumps(config))
+    if activation is None:
+        with pytest.raises(ValueError, match="act_kwargs"):
+            convert_checkpoint(source, tmp_path / "out")
+        return
+    convert_checkpoint(source, tmp_path / "out")
+    clip = vtr_jax.load_retriever(tmp_path / "out").config.clip
+    assert clip.vision.activation == clip.text.activation == activation
 
 
 NAMED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import vtr_jax
 from vtr_jax.convert.convert_checkpoint import convert_checkpoint
-from vtr_jax.convert.tokenizer_settings import tokenizer_of_file
+from vtr_jax.convert.tokenizer_settings import check_tokenizer, tokenizer_of_file
 from vtr_jax.data.tokenizer_file import TokenizerFile
+from vtr_jax.models.clip import TextConfig
 
 WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "the", "beach", "sofa", "and"]
 START, PAD, END, UNKNOWN = 0, 1, 2, 3
@@ -144,12 +146,13 @@ def test_end_that_the_tokenizer_never_emits_is_an_error(eos_id, tiny_retriever, 
         convert_checkpoint(folder, tmp_path / "out")
 
 
-def test_end_that_clips_tokenizer_never_emits_is_an_error(tiny_retriever, tmp_path):
-    folder = open_clip_folder(
-        tmp_path / "hub", tiny_retriever("clip"), pool_type="eos", eos_id=2, hf_tokenizer_name=None
-    )
+@pytest.mark.parametrize("vocabulary", [49408, 50000])
+def test_end_that_clips_tokenizer_never_emits_is_an_error(vocabulary):
+    text = TextConfig(77, vocabulary, 32, 2, 2, 32, end_of_text_id=2)
     with pytest.raises(ValueError, match="token 2"):
-        convert_checkpoint(folder, tmp_path / "out")
+        check_tokenizer("clip", text, Path("folder"))
+    check_tokenizer("clip", dataclasses.replace(text, end_of_text_id=49407), Path("folder"))
+    check_tokenizer("clip", dataclasses.replace(text, end_of_text_id=None), Path("folder"))
 
 
 def test_vocabulary_beyond_the_tower_is_an_error(tiny_retriever, tmp_path):
@@ -212,3 +215,40 @@ def test_tokenizer_goes_through_write_back(tiny_retriever, tmp_path):
     first, second = (vtr_jax.load_retriever(tmp_path / name) for name in ("out", "again"))
     assert first.config == second.config
     assert second.preprocessing.max_frames == 5
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "quick_gelu"])
+def test_preprocessing_goes_through_a_hugging_face_folder(activation, tiny_retriever, tmp_path):
+    from vtr_jax.convert.write_huggingface import write_huggingface
+
+    retriever = tiny_retriever("clip", activation=activation)
+    save_file(vtr_jax.to_state_dict(retriever), tmp_path / "clip.safetensors")
+    write_tokenizer(tmp_path / "words")
+    stated = {
+        "activation": activation,
+        "tokenizer": str(tmp_path / "words"),
+        "image_mean": (0.5, 0.4, 0.3),
+        "rescale": 1 / 128,
+        "resize_mode": "squash",
+        "resized_side": 20,
+        "crop_offset": "down",
+        "interpolation": "lanczos",
+    }
+    convert_checkpoint(
+        tmp_path / "clip.safetensors", tmp_path / "out", vision_heads=2, text_heads=2, **stated
+    )
+    write_huggingface(tmp_path / "out", tmp_path / "hf")
+    convert_checkpoint(tmp_path / "hf", tmp_path / "again")
+    first, second = (vtr_jax.load_retriever(tmp_path / name) for name in ("out", "again"))
+    assert first.config == second.config
+
+
+def test_end_that_transformers_would_misread_is_an_error(tiny_retriever, tmp_path):
+    from vtr_jax.convert.write_huggingface import write_huggingface
+
+    folder = open_clip_folder(tmp_path / "hub", tiny_retriever("clip"), pool_type="eos", eos_id=2)
+    write_tokenizer(folder)
+    convert_checkpoint(folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="eos_token_id=2"):
+        write_huggingface(tmp_path / "out", tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()

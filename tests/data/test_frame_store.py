@@ -46,6 +46,11 @@ def test_clips_lie_in_order_of_their_ids_with_the_frames_of_the_rule(store):
         "frame_rule": "opencv",
         "num_frames": None,
         "stored_side": None,
+        "resize_mode": "shortest",
+        "interpolation": "bicubic",
+        "resized_side": None,
+        "fill_color": [0, 0, 0],
+        "crop_offset": "round",
         "version": "1.1.0",
     }
 

@@ -8,15 +8,9 @@ import random
 import numpy as np
 import pytest
 
-from vtr_jax.data.text import (
-    EOT_ID,
-    SOT_ID,
-    count_tokens,
-    needs_repair,
-    repair,
-    tokenize,
-)
-from vtr_jax.vocabulary import TOKENISER_VOCABULARY
+from vtr_jax.data.clip_tokenizer import needs_repair, repair
+from vtr_jax.data.text import count_tokens, tokenize
+from vtr_jax.vocabulary import EOT_ID, SOT_ID, TOKENISER_VOCABULARY
 
 MAN, PLAYS, DOG = 786, 5134, 1929
 

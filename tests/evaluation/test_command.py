@@ -94,17 +94,14 @@ def test_missing_clips_are_refused_or_skipped_and_counted(request_for, tiny_data
     assert written["skipped_clips"] == ["gone"]
 
 
-def test_a_directory_that_no_run_made_has_the_usual_settings(request_for, tiny_run, tmp_path):
+def test_a_directory_that_no_run_made_has_the_retrievers_settings(request_for, tiny_run, tmp_path):
     retriever = load_retriever(tiny_run)
     write_retriever(tmp_path / "plain", retriever.config, retriever.params)
-    _, card, results = evaluated(request_for(checkpoint=str(tmp_path / "plain")))
-    assert (card.max_words, card.frames) == (32, 12)
+    _, card, same = evaluated(request_for(checkpoint=str(tmp_path / "plain")))
+    assert (card.max_words, card.frames) == (12, 4)
     # Nothing beside the weights tells how they came about, and the card does not pretend to know.
     assert (card.selection, card.clips_trained_on) == ("unknown", None)
     assert "clips trained on     not known" in card.text()
-    _, card, same = evaluated(
-        request_for(checkpoint=str(tmp_path / "plain"), max_words=12, max_frames=4)
-    )
     assert same == evaluated(request_for())[2]
 
 
@@ -155,9 +152,14 @@ def test_a_run_without_checkpoints_and_one_with_a_torn_record(request_for, tiny_
         shutil.copy(tiny_run / name, young / name)
     with pytest.raises(FileNotFoundError, match="young: no weights; checkpoints there: none"):
         run_evaluation(request_for(checkpoint=str(young)))
-    (young / "run.json").write_text('{"data": ')
+    # Runs of earlier versions have their settings in run.json only.
+    earlier = shutil.copytree(tiny_run, tmp_path / "earlier")
+    description = json.loads((earlier / "retriever.json").read_text())
+    del description["retriever"]["preprocessing"]
+    (earlier / "retriever.json").write_text(json.dumps(description))
+    (earlier / "run.json").write_text('{"data": ')
     with pytest.raises(ValueError, match="run.json: damaged"):
-        run_evaluation(request_for(checkpoint=str(young)))
+        run_evaluation(request_for(checkpoint=str(earlier)))
 
 
 def test_a_damaged_record_ends_in_one_line_and_nothing_else(

@@ -14,6 +14,7 @@ from vtr_jax.data.text import tokenize
 from vtr_jax.evaluation.nonfinite import Nonfinite, NonfiniteScores, find_nonfinite
 from vtr_jax.evaluation.normalisation import NORMALISATIONS, MatrixTiles, count_both_ways
 from vtr_jax.evaluation.report import JSON_FILE, TEXT_FILE, read_report
+from vtr_jax.models.clip import fold_token_ids
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 
 CLIPS = 6
@@ -37,9 +38,11 @@ def features(texts):
     )
 
 
-def counters_of(logits_tv, caption_clip, normalisation="none"):
+def found_in(text, video, logits_tv, caption_clip, normalisation="none"):
+    tiles = MatrixTiles(logits_tv, caption_clip, 4)
     with np.errstate(all="ignore"):
-        return count_both_ways(MatrixTiles(logits_tv, caption_clip, 4), normalisation).values()
+        counters = count_both_ways(tiles, normalisation).values()
+    return find_nonfinite(text, video, tiles, counters if normalisation != "none" else ())
 
 
 def scores_of(relation):
@@ -50,8 +53,7 @@ def scores_of(relation):
 @pytest.mark.parametrize("relation", [ONE, SEVERAL], ids=["one", "several"])
 def test_finite_values_are_not_reported(relation, normalisation):
     logits_tv = 1e4 * scores_of(relation)
-    counters = counters_of(logits_tv, relation, normalisation)
-    found = find_nonfinite(*features(len(relation)), counters)
+    found = found_in(*features(len(relation)), logits_tv, relation, normalisation)
     assert found == Nonfinite() and not found
 
 
@@ -71,7 +73,7 @@ def test_finite_values_are_not_reported(relation, normalisation):
 def test_features_are_found_apart_from_padding(value, field, place, captions, clips):
     text, video = features(CLIPS)
     getattr(text if field in ("sentence", "tokens") else video, field)[place] = value
-    found = find_nonfinite(text, video, counters_of(scores_of(ONE), ONE))
+    found = found_in(text, video, scores_of(ONE), ONE)
     assert found == Nonfinite(captions, clips)
 
 
@@ -91,7 +93,7 @@ def test_scores_are_attributed(relation, cells, captions, clips, value):
     """A caption or clip without a finite score explains them; any other score counts for both."""
     logits_tv = scores_of(relation)
     logits_tv[cells] = value
-    found = find_nonfinite(*features(len(relation)), counters_of(logits_tv, relation))
+    found = found_in(*features(len(relation)), logits_tv, relation)
     everything = tuple(range(len(relation))), tuple(range(CLIPS))
     assert (found.captions, found.clips) == (everything if captions is None else (captions, clips))
 
@@ -103,14 +105,21 @@ def test_any_nonfinite_score_is_reported(value, normalisation):
     for relation in (ONE, SEVERAL):
         for _ in range(20):
             logits_tv = scores_of(relation)
-            logits_tv[rng.integers(len(relation)), rng.integers(CLIPS)] = value
-            counters = counters_of(logits_tv, relation, normalisation)
-            if not all(np.isfinite(joined).all() for joined in _matrices(logits_tv, relation)):
-                assert find_nonfinite(*features(len(relation)), counters)
+            row, column = rng.integers(len(relation)), rng.integers(CLIPS)
+            logits_tv[row, column] = value
+            found = found_in(*features(len(relation)), logits_tv, relation, normalisation)
+            assert (found.captions, found.clips) == ((row,), (column,))
+            assert bool(found.normalized_clips) == (normalisation != "none")
 
 
-def _matrices(logits_tv, relation):
-    return [logits_tv]
+def test_scores_that_only_normalization_spoils_are_reported():
+    logits_tv = scores_of(ONE)
+    tiles = MatrixTiles(logits_tv, ONE, 4)
+    counters = count_both_ways(tiles, "dual_softmax")
+    counters["t2v"].nonfinite_of_clip[3] = CLIPS
+    counters["t2v"].nonfinite_of_text[:] = 1
+    found = find_nonfinite(*features(CLIPS), tiles, counters.values())
+    assert found == Nonfinite(normalized_clips=(3,))
 
 
 def test_the_sentence_counts_all_and_names_some():
@@ -143,15 +152,17 @@ def overflowing(tiny_run, tiny_dataset, tmp_path):
     from vtr_jax.data.annotations import read_split
 
     split = read_split("table", tiny_dataset.captions_file, "test")
-    token_ids = tokenize(split.captions, 12)[0]
-    words, counts = np.unique(token_ids[:, 1:4], return_counts=True)
-    word = next(w for w, c in zip(words, counts, strict=True) if c < len(split.captions) and w)
     retriever = load_retriever(tiny_run)
     params = dict(retriever.params)
-    text = dict(params["text"])
-    text["token_embedding"] = text["token_embedding"].at[int(word)].set(3e38)
-    write_retriever(tmp_path / "broken", retriever.config, {**params, "text": text})
-    concerned = [split.captions[row] for row in np.flatnonzero((token_ids == word).any(axis=1))]
+    table = np.array(params["text"]["token_embedding"]["embedding"])
+    token_ids = np.asarray(fold_token_ids(tokenize(split.captions, 12)[0], len(table)))
+    words = [word for word in np.unique(token_ids[:, 1:4]) if word]
+    has_word = {word: (token_ids == word).any(axis=1) for word in words}
+    word = next(word for word, rows in has_word.items() if not rows.all())
+    table[word] = 3e38
+    params["text"] = {**params["text"], "token_embedding": {"embedding": table}}
+    write_retriever(tmp_path / "broken", retriever.config, params)
+    concerned = [split.captions[row] for row in np.flatnonzero(has_word[word])]
     return concerned, split
 
 
@@ -183,7 +194,8 @@ def test_a_caption_that_overflows_ends_the_evaluation(
     assert repr(concerned[0]) in line
     report = json.loads((tmp_path / "report" / JSON_FILE).read_text())
     named = [each["caption"] for each in report["nonfinite"]["captions"]]
-    assert set(concerned) <= set(named) and report["results"] == {}
+    assert named == concerned and report["results"] == {}
+    assert len(report["nonfinite"]["normalized_captions"]) == (0 if normalisation == "none" else 7)
     assert "R@1" not in (tmp_path / "report" / TEXT_FILE).read_text()
     with pytest.raises(ValueError, match="allow_nonfinite"):
         read_report(tmp_path / "report")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from vtr_jax.evaluation.recipe_file import with_recipe_settings
 
-RECIPE = str(Path(__file__).resolve().parents[2] / "configs" / "internvideo.py")
+RECIPE = "internvideo"
 
 
 def test_arguments_without_a_recipe_are_left_alone():

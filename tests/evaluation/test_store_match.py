@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import shutil
 import types
 
 import jax
@@ -154,7 +157,8 @@ def test_evaluation_needs_no_numbers_by_hand(squashed_run, tiny_dataset, capsys)
     finally:
         (squashed_run / "run.json").rename(squashed_run / "run" / "run.json")
     report = capsys.readouterr().out
-    lines = {line[:24].strip(): line.split("  ")[-1].strip() for line in report.splitlines()}
+    rows = [re.split(r"\s{2,}", line, maxsplit=1) for line in report.splitlines()]
+    lines = {row[0]: row[1] for row in rows if len(row) == 2}
     assert lines["token limit"] == "9"
     assert lines["frames a clip"] == "3"
     assert lines["frame choice"] == "head, reversed"
@@ -191,3 +195,41 @@ def test_retriever_reads_what_the_store_holds(squashed_run, tiny_dataset):
     assert mask.tolist() == [1, 1, 1]
     difference = np.abs(frames.astype(int) - np.stack(stored).astype(int))
     assert difference.mean() < 4  # the store is JPEG
+
+
+def test_runs_of_earlier_versions_are_read_from_their_record(
+    tiny_run, tiny_dataset, tiny_store, tmp_path, capsys
+):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    description = tmp_path / "run" / "retriever.json"
+    values = json.loads(description.read_text())
+    for name in ("preprocessing", "assumed"):
+        del values["retriever"][name]
+    description.write_text(json.dumps(values))
+    record = tmp_path / "run" / "run.json"
+    settings = json.loads(record.read_text())
+    settings["data"] |= {"max_words": 11, "max_frames": 2}
+    record.write_text(json.dumps(settings))
+    evaluate = [
+        "evaluate",
+        f"--checkpoint={tmp_path / 'run'}",
+        f"--annotations={tiny_dataset.captions_file}",
+        f"--store={tiny_store}",
+        f"--output={tmp_path / 'report'}",
+    ]
+    assert main(evaluate) == 0
+    card = json.loads((tmp_path / "report" / "report.json").read_text())["protocol"]
+    assert (card["max_words"], card["frames"]) == (11, 2)
+    assert any("earlier version" in sentence for sentence in card["assumed"])
+
+
+def test_store_settings_of_earlier_runs_are_the_defaults(tmp_path):
+    from vtr_jax.training.run_record import check_same_run, write_record
+
+    now = {"store_settings": StoreSettings(resolution=32).as_dict()}
+    earlier = {"store_settings": older(store_with()).settings}
+    write_record(tmp_path, earlier)
+    assert check_same_run(tmp_path, now) == earlier
+    squash = {"store_settings": StoreSettings(resolution=32, resize_mode="squash").as_dict()}
+    with pytest.raises(ValueError, match="resize_mode"):
+        check_same_run(tmp_path, squash)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import metadata
 
 # Simpler code compiles in a quarter of the time; what is computed where stays the same.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 "
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+# jaxlib 0.12 has no fusion emitters to switch off, and rejects a flag it does not know.
+if metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import jax.numpy as jnp

@@ -257,3 +257,13 @@ def test_what_cannot_be_built_is_refused(changes, words):
 def test_unknown_compute_dtype_is_refused():
     with pytest.raises(ValueError, match="compute_dtype: expected float32, bfloat16"):
         Runtime("float8")
+
+
+def test_tanh_gelu_is_its_formula():
+    from vtr_jax.models.transformer import exact_gelu, tanh_gelu
+
+    x = np.linspace(-6, 6, 1001, dtype=np.float32)
+    wide = x.astype(np.float64)
+    inner = np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)
+    np.testing.assert_allclose(tanh_gelu(x), 0.5 * wide * (1 + np.tanh(inner)), atol=2e-6)
+    assert np.abs(tanh_gelu(x) - exact_gelu(x)).max() > 1e-4

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from vtr_jax.data.text import EOT_ID, SOT_ID, count_tokens, tokenize
+from vtr_jax.data.text import count_tokens, tokenize
 from vtr_jax.parity.cases import system_cases
-from vtr_jax.vocabulary import TOKENISER_VOCABULARY
+from vtr_jax.vocabulary import EOT_ID, SOT_ID, TOKENISER_VOCABULARY
 
 
 @pytest.fixture(scope="module")

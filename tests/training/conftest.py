@@ -68,7 +68,7 @@ def train_command(tiny_config, monkeypatch):
         settings.append(f"--config.{name}={value}")
 
     def build(workdir):
-        recipe = f"--config={REPOSITORY / 'configs' / 'clip4clip.py'}:smoke"
+        recipe = "--config=clip4clip:smoke"
         command = [sys.executable, "-m", "vtr_jax.cli", "train", recipe, *settings]
         return [*command, "--config.log_every=1", f"--workdir={workdir}"]
 

@@ -83,7 +83,7 @@ def test_equal_to_the_whole_batch(name, batch, tiny_clip, quickly_compiled):
     )
 
 
-def test_what_is_kept_in_memory_is_that_of_one_micro_batch(tiny_retriever):
+def test_what_is_kept_in_memory_is_that_of_one_micro_batch(tiny_retriever, quick_compilation):
     retriever, key = tiny_retriever("backbone_tvr"), jax.random.key(0)
     # So many pairs, compared in small tiles, that most of the memory is for their activations.
     settings = StepSettings(retriever.config, Runtime(tile=8), None)
@@ -91,8 +91,7 @@ def test_what_is_kept_in_memory_is_that_of_one_micro_batch(tiny_retriever):
 
     def temporaries(value_and_grad):
         lowered = jax.jit(value_and_grad).lower(retriever.params, retriever.state, pairs, key)
-        options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-        return lowered.compile(options).memory_analysis().temp_size_in_bytes
+        return lowered.compile(quick_compilation).memory_analysis().temp_size_in_bytes
 
     whole = temporaries(gradients_of_whole(settings))
     cached = temporaries(gradients_of_parts(settings, 8))

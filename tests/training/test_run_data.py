@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
 
+from vtr_jax.data.annotations import MissingSplit, rows
 from vtr_jax.data.split import Split, VideoClip, check_overlap
 from vtr_jax.training.run_data import hold_out, load_run_data
 
@@ -146,3 +148,63 @@ def test_paths_that_do_not_exist(tiny_config, tmp_path):
         load_run_data(tiny_config({"data.annotations": str(tmp_path / "nowhere.csv")}))
     with pytest.raises(FileNotFoundError, match="nowhere: no finished frame store"):
         load_run_data(tiny_config({"data.store": str(tmp_path / "nowhere")}))
+
+
+@pytest.fixture
+def didemo(tiny_config, tmp_path):
+    """DiDeMo annotations with all splits, and the config of a run on them without a store."""
+    for name in ("train", "val", "test"):
+        (tmp_path / f"{name}_list.txt").write_text(f"{name}.mp4\n")
+        entries = [{"video": f"{name}.mp4", "description": f"{name} words"}]
+        (tmp_path / f"{name}_data.json").write_text(json.dumps(entries))
+    return tmp_path, tiny_config(
+        {
+            "data.dataset": "didemo",
+            "data.annotations": str(tmp_path),
+            "data.store": str(tmp_path / "no store"),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("test_data.json", "[{"),
+        ("test_data.json", '[{"video": "test.mp4"}]'),
+        ("test_list.txt", "test.mp4\ntest.mp4\n"),
+        ("test_list.txt", b"\xff\xfe\n"),
+    ],
+)
+def test_a_damaged_test_annotation_is_an_error(didemo, file, content):
+    """Taken for an absent split, it would silently end the warning about overlap."""
+    folder, config = didemo
+    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=file) as error:
+        load_run_data(config)
+    assert not isinstance(error.value, MissingSplit)
+
+
+def test_an_absent_test_split_is_no_error(didemo):
+    folder, config = didemo
+    (folder / "test_data.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no store"):
+        load_run_data(config)
+
+
+@pytest.mark.parametrize("validation", ["val", "test", "holdout", "none"])
+def test_the_annotation_file_is_parsed_once(tiny_config, tiny_dataset, monkeypatch, validation):
+    read, read_bytes = [], rows._bytes
+    parsed, reader = [], rows.csv.reader
+
+    def counted_bytes(path):
+        read.append(path)
+        return read_bytes(path)
+
+    def counted_reader(lines, **options):
+        parsed.append(lines)
+        return reader(lines, **options)
+
+    monkeypatch.setattr(rows, "_bytes", counted_bytes)
+    monkeypatch.setattr(rows.csv, "reader", counted_reader)
+    load_run_data(tiny_config({"data.validation": validation, "data.holdout_clips": 3}))
+    assert read == [tiny_dataset.captions_file] and len(parsed) == 1

@@ -25,7 +25,10 @@ EPILOG = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `vtr compile` beside --config.NAME=VALUE."""
     parser.add_argument(
-        "--config", required=True, metavar="FILE.py[:VARIANT]", help="recipe file, see configs/"
+        "--config",
+        required=True,
+        metavar="RECIPE[:VARIANT]",
+        help="recipe or recipe file, as for `vtr train`",
     )
     parser.add_argument(
         "--topology",

@@ -30,6 +30,19 @@ accepted checkpoints, told by their content and never executed:
   --layer_norm_eps=X      of both towers (default 1e-05)
   --end_of_text_id=N      pool texts at the first such token (default: at the largest token id)
 
+--name=value options of the preprocessing, for what no configuration says (one that contradicts a
+configuration is an error, except for frames and token limit):
+  --image_mean=R,G,B --image_std=R,G,B    after --rescale=X (default: OpenAI's, 1/255)
+  --resize_mode=squash    shortest (default: shorter side, then crop), squash, longest (then pad
+                          with --fill_color=R,G,B); --resized_side=N pixels before the crop;
+                          --crop_offset=down rounds half pixels as Hugging Face does
+  --interpolation=NAME    bicubic (default), bilinear, nearest, lanczos, box, hamming
+  --tokenizer=FILE        tokenizer.json of the text tower (default: CLIP's own, --tokenizer=clip)
+  --max_words=N           tokens per caption (default: the text tower's limit for clip, else 32)
+  --max_frames=N          frames per clip (default 12), of --framerate=N per second by
+                          --frame_rule=opencv (--num_frames=N of rules that count);
+                          --slice_framepos=N --frame_order=N as of vtr evaluate
+
 --name=value options of the recipe, spelt as the original's flags, e.g. --sim_header=seqTransf;
 what the names in the file tell need not be given:
 {options}

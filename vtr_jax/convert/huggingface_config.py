@@ -28,8 +28,8 @@ ACTIVATIONS = {
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
 }
 # Before transformers 4.31 every config said 2, whatever the tokenizer; it means the old pooling.
 _OLD_EOS = 2

@@ -231,3 +231,33 @@ def _cannot(path: Path, key: str, found: Any, expected: str) -> ValueError:
         f"{path}: {key}: expected {expected}, found {str(found)[:80]!r}; pictures cannot be "
         "prepared exactly so, and ignoring it would change every score"
     )
+
+
+def huggingface_processor(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the preprocessor_config.json of CLIPImageProcessor for these settings.
+
+    Its crops round half pixels down, whatever the retriever's do. Raises ValueError for padding,
+    which that processor does not have.
+    """
+    if preprocessing.resize_mode == "longest":
+        raise ValueError(
+            "resize_mode 'longest' pads, and CLIPImageProcessor cannot: only shortest and squash "
+            "can be written as preprocessor_config.json"
+        )
+    resolution = preprocessing.resolution
+    side = preprocessing.resized_side or resolution
+    squash = preprocessing.resize_mode == "squash"
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": side, "width": side} if squash else {"shortest_edge": side},
+        "resample": INTERPOLATIONS.index(preprocessing.interpolation),
+        "do_center_crop": not squash or side != resolution,
+        "crop_size": {"height": resolution, "width": resolution},
+        "do_rescale": True,
+        "rescale_factor": preprocessing.rescale,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }

@@ -86,6 +86,9 @@ def with_file_settings(
     stated = given_settings(given)
     if written is not None:
         read = _written_settings(written, config.clip, file.path)
+        if file.path.is_dir():
+            files = _file_settings(file, config.clip, stated.get("tokenizer"), image_resolution)
+            _check_written(files, read, file.path)
     else:
         read = _file_settings(file, config.clip, stated.get("tokenizer"), image_resolution)
     for name, value in stated.items():
@@ -122,6 +125,17 @@ def with_protocol(config: RetrieverConfig, given: Mapping[str, Any]) -> Retrieve
     return dataclasses.replace(config, preprocessing=preprocessing, assumed=assumed)
 
 
+def _check_written(files: Mapping[str, Any], written: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError if the configuration files of a folder were changed after the weights."""
+    for name, value in files.items():
+        # transformers has one rule for the crop, so its files cannot state the other.
+        if name not in ("crop_offset", "tokenizer") and not _equal(value, written.get(name)):
+            raise ValueError(
+                f"{folder}: its configuration files say {name}={value}, its weight file's metadata "
+                f"{written.get(name)}; restore the files that were written with the weights"
+            )
+
+
 def _written_settings(written: Mapping[str, Any], clip: ClipConfig, path: Path) -> dict[str, Any]:
     """Return the settings in the metadata of a file that vtr_jax wrote."""
     try:
@@ -134,14 +148,29 @@ def _written_settings(written: Mapping[str, Any], clip: ClipConfig, path: Path) 
 
 def _native_resolution(file: CheckpointFile, clip: ClipConfig, forced: int | None) -> int:
     """Return the resolution that the configuration is about, before any --image_resolution."""
-    resolution = clip.vision.image_resolution
-    if forced is None or file.config is None:
-        return resolution
-    model = file.config.get("model_cfg") or {}
-    vision = model.get("vision_cfg") or file.config.get("vision_config") or {}
-    size = vision.get("image_size", resolution)
-    size = size[0] if isinstance(size, list) else size
-    return size if isinstance(size, int) else resolution
+    stated = _stated_size(file)
+    return clip.vision.image_resolution if forced is None or stated is None else stated
+
+
+def _stated_size(file: CheckpointFile) -> int | None:
+    """Return the image size of a configuration's vision tower, None if it states no number."""
+    config = file.config or {}
+    model = config.get("model_cfg") or {}
+    vision = model.get("vision_cfg") or config.get("vision_config") or {}
+    size = vision.get("image_size")
+    size = size[0] if isinstance(size, list) and size else size
+    return size if isinstance(size, int) else None
+
+
+def _check_stated_size(file: CheckpointFile, resolution: int) -> None:
+    """Raise ValueError if a configuration's image size is not that of the weights."""
+    stated = _stated_size(file)
+    if stated is not None and stated != resolution:
+        raise ValueError(
+            f"{file.path}: its {file.facts.config_name} says image_size={stated}, its position "
+            f"embeddings are for {resolution} pixels; give --image_resolution={stated} to "
+            "interpolate them"
+        )
 
 
 def _file_settings(
@@ -153,6 +182,8 @@ def _file_settings(
     """
     folder = file.path if file.path.is_dir() else file.path.parent
     resolution = _native_resolution(file, clip, forced)
+    if forced is None:
+        _check_stated_size(file, resolution)
     if file.config is not None and "model_cfg" in file.config:
         text_cfg = file.config["model_cfg"]["text_cfg"]
         images = file.config.get("preprocess_cfg") or {}

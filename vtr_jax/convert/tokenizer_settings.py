@@ -133,9 +133,10 @@ def check_tokenizer(tokenizer: Chosen, text: TextConfig, path: Path) -> None:
             )
         fits = text.end_of_text_id is None or tokenizer.emits_at_the_end(text.end_of_text_id)
     else:
-        # Small vocabularies fold CLIP's ids: end of text takes the last place.
-        end = min(EOT_ID, text.vocab_size - 1)
-        fits = text.end_of_text_id in (None, end)
+        # Small vocabularies fold CLIP's ids, so that any of theirs may come up.
+        folded = text.vocab_size < TOKENISER_VOCABULARY
+        possible = range(text.vocab_size) if folded else (EOT_ID,)
+        fits = text.end_of_text_id is None or text.end_of_text_id in possible
     if not fits:
         name = tokenizer if isinstance(tokenizer, str) else tokenizer.name
         raise ValueError(

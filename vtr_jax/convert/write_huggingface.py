@@ -16,27 +16,32 @@ from typing import Any
 import numpy as np
 
 from vtr_jax.checkpoint import check_new_directory, load_retriever
+from vtr_jax.convert.huggingface_config import ACTIVATIONS
 from vtr_jax.convert.huggingface_names import huggingface_names
+from vtr_jax.convert.image_settings import huggingface_processor
 from vtr_jax.convert.write_back import original_state_dict
 from vtr_jax.convert.written_facts import facts_to_metadata
-from vtr_jax.data.pixels import PIXEL_MEAN, PIXEL_STD
+from vtr_jax.data.tokenizer_file import TokenizerFile
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.retriever import Retriever
 
 # transformers pools at the largest token id where config.json has this end-of-text id.
 _LARGEST_ID_RULE = 2
-_BICUBIC = 3  # as Pillow numbers it
 _START_OF_TEXT = 49406
-_TOKENIZER_NOTE = """\
+_README = """\
 # CLIP written by vtr_jax
 
-Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. Frames: `preprocessor_config.json`.
+Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. `preprocessor_config.json` describes
+the images. transformers rounds the offset of the center crop down, which can shift it by a pixel.
 
+"""
+_CLIP_TOKENIZER = """\
 The tokenizer is CLIP's own, as in `openai/clip-vit-base-patch32`:
 `transformers.CLIPTokenizer.from_pretrained("openai/clip-vit-base-patch32")`, texts padded to
 {max_words} tokens.
 """
+_OWN_TOKENIZER = "The tokenizer is `tokenizer.json`; texts are padded to {max_words} tokens.\n"
 
 
 def write_huggingface(
@@ -67,6 +72,7 @@ def write_huggingface(
     retriever = load_retriever(directory, step=step)
     try:
         tensors = huggingface_names(original_state_dict(retriever, "clip"))
+        texts = _texts(retriever)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from error
     # safetensors writes the memory as it lies; ascontiguousarray would give scalars an axis.
@@ -77,7 +83,8 @@ def write_huggingface(
         try:
             metadata = facts_to_metadata(retriever.config, "clip")
             save_file(tensors, partial / "model.safetensors", metadata=metadata)
-            for name, text in _texts(retriever).items():
+            retriever.preprocessing.write_tokenizer(partial)
+            for name, text in texts.items():
                 (partial / name).write_text(text, encoding="utf-8")
             (partial / LOCK_FILE).unlink()
             if target.exists():
@@ -91,6 +98,12 @@ def write_huggingface(
 def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
     """Return the config.json of a CLIPModel with these towers."""
     vision, text = clip.vision, clip.text
+    if text.end_of_text_id == _LARGEST_ID_RULE:
+        raise ValueError(
+            f"texts are pooled at token {_LARGEST_ID_RULE}, and transformers takes "
+            f"eos_token_id={_LARGEST_ID_RULE} to mean the largest token id: CLIPModel would give "
+            "other scores; use --to=clip"
+        )
     end = _LARGEST_ID_RULE if text.end_of_text_id is None else text.end_of_text_id
     shared = {"projection_dim": clip.embed_dim, "attention_dropout": 0.0, "initializer_factor": 1.0}
     return {
@@ -107,7 +120,7 @@ def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
             "num_attention_heads": text.heads,
             "max_position_embeddings": text.context_length,
             "vocab_size": text.vocab_size,
-            "hidden_act": text.activation,
+            "hidden_act": _hidden_act(text.activation),
             "layer_norm_eps": text.layer_norm_eps,
             "bos_token_id": min(_START_OF_TEXT, text.vocab_size - 2),
             "eos_token_id": end,
@@ -122,36 +135,31 @@ def huggingface_config(clip: ClipConfig) -> dict[str, Any]:
             "image_size": vision.image_resolution,
             "patch_size": vision.patch_size,
             "num_channels": 3,
-            "hidden_act": vision.activation,
+            "hidden_act": _hidden_act(vision.activation),
             "layer_norm_eps": vision.layer_norm_eps,
             **shared,
         },
     }
 
 
-def _preprocessor(retriever: Retriever) -> dict[str, Any]:
-    """The preprocessor_config.json of CLIP's own frames: shortest side, center crop."""
-    side = retriever.config.clip.vision.image_resolution
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": side},
-        "resample": _BICUBIC,
-        "do_center_crop": True,
-        "crop_size": {"height": side, "width": side},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [float(x) for x in PIXEL_MEAN],
-        "image_std": [float(x) for x in PIXEL_STD],
-    }
+def _hidden_act(activation: str) -> str:
+    """What transformers calls an activation; the tanh approximation has several names there."""
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+    return activation if activation in ACTIVATIONS else names[activation]
 
 
 def _texts(retriever: Retriever) -> dict[str, str]:
     clip = retriever.config.clip
+    processor = huggingface_processor(retriever.preprocessing)
+    tokenizer = retriever.preprocessing.tokenizer
+    note, own = _CLIP_TOKENIZER, {}
+    if isinstance(tokenizer, TokenizerFile):
+        note = _OWN_TOKENIZER
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": tokenizer.pad_token}
+        own = {"tokenizer_config.json": json.dumps(settings, indent=2) + "\n"}
     return {
+        **own,
         "config.json": json.dumps(huggingface_config(clip), indent=2) + "\n",
-        "preprocessor_config.json": json.dumps(_preprocessor(retriever), indent=2) + "\n",
-        "README.md": _TOKENIZER_NOTE.format(max_words=clip.text.context_length),
+        "preprocessor_config.json": json.dumps(processor, indent=2) + "\n",
+        "README.md": _README + note.format(max_words=clip.text.context_length),
     }

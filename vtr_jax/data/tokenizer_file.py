@@ -92,6 +92,12 @@ class TokenizerFile:
         """One more than the largest id."""
         return 1 + max(_tokenizer(self, None).get_vocab(with_added_tokens=True).values())
 
+    @property
+    def pad_token(self) -> str | None:
+        """The token of the padding, None if the vocabulary has no such id."""
+        token: str | None = _tokenizer(self, None).id_to_token(self.pad_id)
+        return token
+
     def emits_at_the_end(self, token_id: int) -> bool:
         """Whether every text ends with this id."""
         return bool(_tokenizer(self, None).encode(_PROBE).ids[-1:] == [token_id])

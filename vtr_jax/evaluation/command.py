@@ -12,6 +12,7 @@ from vtr_jax import cluster
 from vtr_jax.checkpoint import NOT_RECORDED, load_retriever, read_description
 from vtr_jax.data.annotations import read_split
 from vtr_jax.data.frame_store.store import FrameStore
+from vtr_jax.data.preprocess import tokenize_preprocessed
 from vtr_jax.data.trained_clips import clips_trained_on, memory_warning
 from vtr_jax.evaluation.evaluate import (
     EvaluationSettings,
@@ -125,6 +126,7 @@ def run_evaluation(request: EvaluationRequest) -> str:
     settings = _settings(request, retriever)
     require_same_pictures(store, retriever.preprocessing)
     trained_on = clips_trained_on(Path(request.checkpoint), split)
+    tokens = tokenize_preprocessed(split.captions, retriever.preprocessing, settings.max_words)
     selection = read_description(request.checkpoint).get("selection") or {}
     card = protocol_card(
         retriever,
@@ -132,12 +134,13 @@ def run_evaluation(request: EvaluationRequest) -> str:
         split,
         settings,
         checkpoint_sha256=retriever_sha256(retriever),
+        tokens=tokens,
         clips_skipped=len(skipped),
         clips_trained_on=None if trained_on is None else len(trained_on),
         selection="none" if request.step is not None else selection.get("rule", "unknown"),
     )
     try:
-        evaluation = evaluate_split(retriever, store, split, settings, mesh)
+        evaluation = evaluate_split(retriever, store, split, settings, mesh, tokens)
     except NonfiniteScores as error:
         if request.output:
             found = error.nonfinite.to_json(split)

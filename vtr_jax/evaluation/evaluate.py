@@ -30,6 +30,7 @@ from vtr_jax.evaluation.store_match import require_resolution as require_resolut
 from vtr_jax.evaluation.store_match import sampling_differences
 from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.retriever import Retriever
+from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import process_rows
 from vtr_jax.versions import software_versions
 
@@ -128,7 +129,7 @@ def evaluate_split(
     """Rank every caption's clip and every clip's captions.
 
     store: a FrameStore that holds every clip of the split. tokens: ids and mask of its captions,
-    int32 [C,L], where somebody has tokenised them already. Raises ValueError before anything is
+    int32 [C,L], if they are already tokenized. Raises ValueError before anything is
     encoded for clips without frames, or ties that need other groups of captions, and
     NonfiniteScores (a ValueError) for features or scores that are not finite, unless
     settings.allow_nonfinite.
@@ -158,7 +159,8 @@ def evaluate_split(
         retriever, text, video, split.caption_clip, settings.tile, settings.scoring
     )
     counters = count_both_ways(tiles, settings.normalisation)
-    nonfinite = find_nonfinite(text, video, counters.values())
+    normalized = counters.values() if settings.normalisation != "none" else ()
+    nonfinite = find_nonfinite(text, video, tiles, normalized)
     if nonfinite and not settings.allow_nonfinite:
         raise NonfiniteScores(nonfinite, split)
     ranks = {way: ranks_of_direction(counters[way], way, settings.ties) for way in counters}
@@ -176,16 +178,19 @@ def protocol_card(
     settings: EvaluationSettings,
     *,
     checkpoint_sha256: str,
+    tokens: tuple[np.ndarray, np.ndarray] | None = None,
     clips_skipped: int = 0,
     clips_trained_on: int | None = 0,
     selection: str = "none",
 ) -> ProtocolCard:
     """The card that says what an evaluation with these settings measures.
 
-    checkpoint_sha256: see retriever_sha256, which reads every parameter.
+    checkpoint_sha256: see retriever_sha256, which reads every parameter. tokens: ids and mask of
+    the captions, int32 [C,L], if they are already tokenized.
     """
     choice, preprocessing = FRAME_CHOICES[settings.slice_framepos], retriever.preprocessing
-    counts = count_preprocessed(split.captions, preprocessing)
+    if tokens is None:
+        tokens = tokenize_preprocessed(split.captions, preprocessing, settings.max_words)
     return ProtocolCard.of_split(
         split,
         clips_skipped=clips_skipped,
@@ -196,7 +201,7 @@ def protocol_card(
         frame_rule=store.settings.get("frame_rule", "opencv"),
         resolution=store.settings["resolution"],
         max_words=settings.max_words,
-        captions_cut=int((counts > settings.max_words).sum()),
+        captions_cut=_captions_cut(split, tokens[1], preprocessing, settings.max_words),
         checkpoint_sha256=checkpoint_sha256,
         recipe=retriever.config.recipe,
         options=", ".join(f"{name}={value}" for name, value in retriever.config.options),
@@ -213,3 +218,11 @@ def protocol_card(
         assumed=retriever.config.assumed,
         software=software_versions(),
     )
+
+
+def _captions_cut(
+    split: Split, token_mask: np.ndarray, preprocessing: Preprocessing, max_words: int
+) -> int:
+    """Count the captions that are longer than the token limit; only a full row can be."""
+    full = [split.captions[row] for row in np.flatnonzero(token_mask.all(axis=1))]
+    return int((count_preprocessed(full, preprocessing) > max_words).sum())

@@ -5,8 +5,10 @@ NaN ranks last and infinity ties with nothing, so recalls of broken features loo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jax import Array
@@ -14,6 +16,7 @@ from jax.typing import ArrayLike
 
 from vtr_jax.data.split import Split
 from vtr_jax.evaluation.rank_counter import RankCounter
+from vtr_jax.evaluation.score_matrix import Tiles
 from vtr_jax.models.features import TextFeatures, VideoFeatures
 
 _SHOWN = 3
@@ -22,41 +25,57 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Nonfinite:
-    """Captions and clips of a split without finite features or scores.
+    """Captions and clips of a split without finite features or scores, as rising indices.
 
     Attributes:
-        captions: indices of the captions, rising.
-        clips: indices of the clips, rising.
+        captions, clips: those with features or scores that are not finite.
+        normalized_captions, normalized_clips: those with such scores after normalization, which
+            spreads them over rows and columns.
     """
 
     captions: tuple[int, ...] = ()
     clips: tuple[int, ...] = ()
+    normalized_captions: tuple[int, ...] = ()
+    normalized_clips: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.captions or self.clips)
+        return any(dataclasses.astuple(self))
 
     def to_json(self, split: Split) -> dict[str, list]:
         """Return the captions (index, text and clip id) and the ids of the clips."""
-        captions = [
-            {
-                "index": index,
-                "caption": split.captions[index],
-                "clip": split.clips[split.caption_clip[index]].clip_id,
-            }
-            for index in self.captions
-        ]
-        return {"captions": captions, "clips": [split.clips[i].clip_id for i in self.clips]}
+
+        def captions(indices: Sequence[int]) -> list[dict[str, Any]]:
+            return [
+                {
+                    "index": index,
+                    "caption": split.captions[index],
+                    "clip": split.clips[split.caption_clip[index]].clip_id,
+                }
+                for index in indices
+            ]
+
+        def clips(indices: Sequence[int]) -> list[str]:
+            return [split.clips[index].clip_id for index in indices]
+
+        return {
+            "captions": captions(self.captions),
+            "clips": clips(self.clips),
+            "normalized_captions": captions(self.normalized_captions),
+            "normalized_clips": clips(self.normalized_clips),
+        }
 
     def describe(self, split: Split) -> str:
         """Return one sentence: how many there are of how many, and the first few by name."""
-        captions = [repr(split.captions[index]) for index in self.captions[:_SHOWN]]
-        clips = [split.clips[index].clip_id for index in self.clips[:_SHOWN]]
-        return (
-            f"{len(self.captions)} of {len(split.captions)} captions and {len(self.clips)} of "
-            f"{len(split.clips)} clips of {split.dataset} {split.name} have no finite feature or "
-            f"score{_named('captions', captions, len(self.captions))}"
-            f"{_named('clips', clips, len(self.clips))}"
-        )
+        plain = _counted(split, "feature or score", self.captions, self.clips)
+        if not self.normalized_captions and not self.normalized_clips:
+            return plain
+        normalized = (self.normalized_captions, self.normalized_clips)
+        if self.captions or self.clips:
+            return (
+                f"{plain}; after normalization {len(normalized[0])} captions and "
+                f"{len(normalized[1])} clips"
+            )
+        return _counted(split, "normalized score", *normalized)
 
 
 class NonfiniteScores(ValueError):
@@ -77,7 +96,10 @@ class NonfiniteScores(ValueError):
 
 
 def find_nonfinite(
-    text: TextFeatures, video: VideoFeatures, counters: Iterable[RankCounter]
+    text: TextFeatures,
+    video: VideoFeatures,
+    tiles: Tiles,
+    normalized: Iterable[RankCounter] = (),
 ) -> Nonfinite:
     """Find every caption and clip that a feature or score that is not finite belongs to.
 
@@ -86,24 +108,35 @@ def find_nonfinite(
 
     Args:
         text, video: features as NumPy arrays; padding is not looked at.
-        counters: what ranks were counted from, each complete.
+        tiles: scores before normalization.
+        normalized: complete counts of the normalized scores.
     """
     captions = _bad_rows([text.sentence, text.tokens], text.mask)
     clips = _bad_rows([video.frames, video.temporal, video.pooled, video.patches], video.mask)
-    for counter in counters:
-        bad_captions, bad_clips = _bad_scores(counter)
-        captions |= bad_captions
-        clips |= bad_clips
-    return Nonfinite(_indices(captions), _indices(clips))
-
-
-def _bad_scores(counter: RankCounter) -> tuple[np.ndarray, np.ndarray]:
-    bad_t, bad_v = counter.nonfinite_of_text, counter.nonfinite_of_clip
-    texts, clips = bad_t == len(bad_v), bad_v == len(bad_t)
-    return (
-        texts | (bad_t > np.count_nonzero(clips)),
-        clips | (bad_v > np.count_nonzero(texts)),
+    bad_captions, bad_clips = _attributed(*_count_bad(tiles))
+    after = [_attributed(each.nonfinite_of_text, each.nonfinite_of_clip) for each in normalized]
+    return Nonfinite(
+        _indices(captions | bad_captions),
+        _indices(clips | bad_clips),
+        _indices(np.any([np.zeros_like(captions), *(texts for texts, _ in after)], axis=0)),
+        _indices(np.any([np.zeros_like(clips), *(videos for _, videos in after)], axis=0)),
     )
+
+
+def _count_bad(tiles: Tiles) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that are not finite, per caption [T] and per clip [V]."""
+    bad_t = np.zeros(len(tiles.caption_clip), np.int64)
+    bad_v = np.zeros(tiles.num_clips, np.int64)
+    for first_text, first_clip, tile_tv in tiles():
+        wrong = ~np.isfinite(tile_tv)
+        bad_t[first_text : first_text + wrong.shape[0]] += np.count_nonzero(wrong, axis=1)
+        bad_v[first_clip : first_clip + wrong.shape[1]] += np.count_nonzero(wrong, axis=0)
+    return bad_t, bad_v
+
+
+def _attributed(bad_t: np.ndarray, bad_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    texts, clips = bad_t == len(bad_v), bad_v == len(bad_t)
+    return texts | (bad_t > np.count_nonzero(clips)), clips | (bad_v > np.count_nonzero(texts))
 
 
 def _bad_rows(fields: Sequence[Array | np.ndarray | None], mask_nl: ArrayLike) -> np.ndarray:
@@ -123,6 +156,17 @@ def _bad_rows(fields: Sequence[Array | np.ndarray | None], mask_nl: ArrayLike) -
 
 def _indices(chosen: np.ndarray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(chosen).tolist())
+
+
+def _counted(split: Split, what: str, captions: Sequence[int], clips: Sequence[int]) -> str:
+    first_captions = [repr(split.captions[index]) for index in captions[:_SHOWN]]
+    first_clips = [split.clips[index].clip_id for index in clips[:_SHOWN]]
+    return (
+        f"{len(captions)} of {len(split.captions)} captions and {len(clips)} of "
+        f"{len(split.clips)} clips of {split.dataset} {split.name} have no finite {what}"
+        f"{_named('captions', first_captions, len(captions))}"
+        f"{_named('clips', first_clips, len(clips))}"
+    )
 
 
 def _named(kind: str, names: Sequence[str], count: int) -> str:

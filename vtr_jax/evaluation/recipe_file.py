@@ -1,6 +1,6 @@
 """The data settings of a recipe file as arguments of `vtr evaluate`.
 
-    vtr evaluate --config=configs/internvideo.py:msrvtt-zeroshot --checkpoint=DIR ...
+    vtr evaluate --config=internvideo:msrvtt-zeroshot --checkpoint=DIR ...
 
 is the same as giving its data set, reader options, token limit, frames and batch size one by one;
 what is given beside it wins.

@@ -22,7 +22,7 @@ DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 _SHOWN = 5
 
 Results = Mapping[str, Mapping[str, float]]
-# What Nonfinite.to_json returns: {"captions": [{"index", "caption", "clip"}, ...], "clips": [...]}.
+# What Nonfinite.to_json returns.
 NonfiniteNames = Mapping[str, Sequence[Any]]
 
 
@@ -133,10 +133,12 @@ def format_report(
 
 def _nonfinite_line(nonfinite: NonfiniteNames) -> str:
     captions, clips = nonfinite["captions"], nonfinite["clips"]
+    text = f"Not finite: {len(captions)} captions and {len(clips)} clips"
     named = [*(repr(each["caption"]) for each in captions[:_SHOWN]), *clips[:_SHOWN]]
-    warning = "WARNING: ranked although not finite, " if named else "Not finite: "
-    listed = f": {', '.join(named)}" if named else ""
-    return f"{warning}{len(captions)} captions and {len(clips)} clips{listed}"
+    if named:
+        text = f"WARNING: ranked anyway. {text}, e.g. {', '.join(named)}"
+    after = [len(nonfinite[f"normalized_{kind}"]) for kind in ("captions", "clips")]
+    return f"{text}; normalized: {after[0]} and {after[1]}" if any(after) else text
 
 
 def format_table(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""What `vtr train` is told: a recipe file, and settings laid over it."""
+"""The settings of `vtr train`: a recipe and overrides of single settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import vtr_jax.configs
+
 PREFIX = "--config."
+CONFIGS = Path(vtr_jax.configs.__path__[0])
 
 # By the type of a setting's default: how its text is read, and what to call that.
 _TYPES: dict[type, tuple[flags.ArgumentParser, str]] = {
@@ -23,11 +26,16 @@ _TYPES: dict[type, tuple[flags.ArgumentParser, str]] = {
 
 
 def read_config(recipe: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The settings of a recipe file with some of them replaced, locked against new names.
+    """Return the settings of a recipe with some of them replaced, locked against new names.
 
-    recipe: FILE.py or FILE.py:VARIANT; its get_config is called with the variant. overrides:
-    --config.name=value arguments. Raises FileNotFoundError for a missing file, ValueError for an
-    unknown variant, setting (with the nearest name) or a value of another type.
+    Args:
+        recipe: NAME of an installed recipe (clip4clip) or FILE.py, either with :VARIANT; the file's
+            get_config is called with the variant.
+        overrides: --config.name=value arguments.
+
+    Raises:
+        FileNotFoundError: there is no such recipe or file.
+        ValueError: unknown variant or setting (with the nearest name), or a value of another type.
     """
     config = _load(recipe)
     settings = dict(_settings(config))
@@ -42,11 +50,35 @@ def read_config(recipe: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
+def installed_recipes() -> dict[str, Path]:
+    """Return the recipe files that are installed with vtr_jax, by name."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.py")) if path.stem != "__init__"}
+
+
+def find_recipe_file(name: str) -> Path:
+    """Return the file of a recipe: an installed one's name, or a path.
+
+    "configs/NAME.py" means the installed recipe too if there is no such file.
+
+    Raises:
+        FileNotFoundError: there is none; the message names the nearest or all installed ones.
+    """
+    installed = installed_recipes()
+    if name in installed:
+        return installed[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.parent == Path("configs") and path.suffix == ".py" and path.stem in installed:
+        return installed[path.stem]
+    near = difflib.get_close_matches(path.stem, installed, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"installed: {', '.join(installed)}"
+    raise FileNotFoundError(f"{name}: no such recipe or file; {hint}")
+
+
 def _load(recipe: str) -> ConfigDict:
     path, colon, variant = recipe.partition(":")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such recipe file; configs/ has one for each system")
-    get_config = runpy.run_path(path).get("get_config")
+    get_config = runpy.run_path(str(find_recipe_file(path))).get("get_config")
     if get_config is None:
         raise ValueError(f"{path}: expected a recipe file with a function get_config")
     if colon and not inspect.signature(get_config).parameters:

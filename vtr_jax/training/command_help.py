@@ -1,12 +1,13 @@
-"""What `vtr train --help` says below its options: recipe files at hand, settings most used."""
+"""What `vtr train --help` says below its options: the recipes, settings most used."""
 
 from __future__ import annotations
 
 import ast
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
-REPOSITORY_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from vtr_jax.training.command import installed_recipes
 
 # Setting, an example of its value, what it means; the defaults stand in training/config.py.
 USUAL_SETTINGS: tuple[tuple[str, str, str], ...] = (
@@ -31,8 +32,8 @@ USUAL_SETTINGS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def training_help(folder: Path = REPOSITORY_CONFIGS) -> str:
-    """The recipe files of a folder with their variants, and the settings most often given."""
+def training_help() -> str:
+    """Return the installed recipes with their variants, and the settings most used."""
     width = max(len(f"--config.{name}={value}") for name, value, _ in USUAL_SETTINGS)
     settings = [
         f"  {f'--config.{name}={value}':<{width}}  {meaning}"
@@ -40,8 +41,8 @@ def training_help(folder: Path = REPOSITORY_CONFIGS) -> str:
     ]
     return "\n".join(
         [
-            "recipe files (--config=FILE.py or FILE.py:VARIANT):",
-            *(recipe_lines(folder) or [f"  none in {folder}; they lie in the repository"]),
+            "recipes (--config=NAME or NAME:VARIANT; --config=FILE.py for your own file):",
+            *recipe_lines(installed_recipes()),
             "",
             "settings most used, with an example of their value:",
             *settings,
@@ -52,15 +53,15 @@ def training_help(folder: Path = REPOSITORY_CONFIGS) -> str:
     )
 
 
-def recipe_lines(folder: Path) -> list[str]:
-    """What each recipe file of a folder is and which variants it has, from its docstring."""
+def recipe_lines(recipes: Mapping[str, Path]) -> list[str]:
+    """Return a description of each recipe file and its variants, from its docstring."""
     lines = []
-    for path in sorted(folder.glob("*.py")):
+    for name, path in recipes.items():
         first, *others = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")
         variants = [text for text in others if text.startswith("The variant")]
-        lines.append(f"  {folder.name}/{path.name}")
+        lines.append(f"  {name}")
         for text in (first, *variants):
             lines += textwrap.wrap(
                 " ".join(text.split()), 96, initial_indent="      ", subsequent_indent="      "
             )
-    return lines
+    return [*lines, f"  files: {next(iter(recipes.values())).parent}"]

@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vtr_jax import cluster
-from vtr_jax.checkpoint import checkpoint_steps, read_config, write_description
+from vtr_jax.checkpoint import checkpoint_steps, write_description
 from vtr_jax.data.augmentation import RandAugment
 from vtr_jax.data.batch_plan import BatchPlan
 from vtr_jax.data.trained_clips import TrainedClips, memory_warning, write_trained_clips
@@ -22,7 +22,7 @@ from vtr_jax.evaluation.evaluate import (
     evaluate_split,
     protocol_card,
 )
-from vtr_jax.evaluation.store_match import require_same_pictures
+from vtr_jax.evaluation.store_match import require_same_pictures, sampling_differences
 from vtr_jax.models.retriever import Retriever
 from vtr_jax.preprocessing import Preprocessing
 from vtr_jax.sharding import check_batch_divides, left_whole, make_mesh, process_rows
@@ -137,6 +137,8 @@ class Run:
             config.gradient_accumulation_steps,
             config.micro_batch_size,
         )
+        # What another process sees of a shared disk may be a moment old.
+        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         self.data: RunData = load_run_data(config, self._start_preprocessing())
         self.plan = BatchPlan.of(
             self.data.train,
@@ -148,10 +150,9 @@ class Run:
         self.total_steps = self.plan.steps_per_epoch * config.epochs
         self.resolved = self._resolved()
         self.record_before = check_same_run(workdir, self.resolved)
-        # What another process sees of a shared disk may be a moment old.
-        self._resumes = bool(cluster.from_first(len(checkpoint_steps(workdir))))
         retriever = dataclasses.replace(self._first_retriever(), runtime=runtime_of(config))
         require_same_pictures(self.data.store, retriever.preprocessing)
+        self._unlike_start = sampling_differences(self.data.store, retriever.config)
         retriever = with_training_settings(retriever, config, self.data.store)
         self.trained_clips = self._trained_clips()
         resolution = retriever.config.clip.vision.image_resolution
@@ -167,8 +168,8 @@ class Run:
 
     def _start_preprocessing(self) -> Preprocessing:
         """Return the preprocessing that captions are tokenized by."""
-        if cluster.from_first(len(checkpoint_steps(self.workdir))):
-            return read_config(self.workdir).preprocessing
+        if self._resumes:
+            return resumed_retriever(self.workdir).preprocessing
         return start_preprocessing(self.config)
 
     def _first_retriever(self) -> Retriever:
@@ -227,7 +228,13 @@ class Run:
         split = self.data.validation
         known = self.trained_clips.among(split) if split else None
         of_clips = [memory_warning(split, known)] if split and known else []
-        return [*self.data.warnings, *of_clips, *left_whole(self.state["params"], self.mesh)]
+        unlike = [f"WARNING: {difference}" for difference in self._unlike_start]
+        return [
+            *self.data.warnings,
+            *unlike,
+            *of_clips,
+            *left_whole(self.state["params"], self.mesh),
+        ]
 
     def resume(self) -> tuple[int, list[str]]:
         """Load the newest whole checkpoint, if the run has any.
@@ -287,6 +294,7 @@ class Run:
             validation,
             evaluation_settings(self.config),
             checkpoint_sha256="",
+            tokens=self.data.validation_tokens,
             clips_skipped=len(self.data.skipped.get(validation.name, ())),
             clips_trained_on=None if trained_on is None else len(trained_on),
             selection=SELECTION_OF_VALIDATION[self.config.data.validation],

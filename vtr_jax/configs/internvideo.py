@@ -1,9 +1,9 @@
 """InternVideo's video-text retrieval as published: ViT-L/14, six data sets, CLIP at 1e-3 x coef_lr.
 
     vtr convert InternVideo-MM-L-14.ckpt iv-l14 --recipe=internvideo --ignore_unknown=True
-    vtr train --config=configs/internvideo.py:msrvtt --workdir=runs/internvideo \\
+    vtr train --config=internvideo:msrvtt --workdir=runs/internvideo \\
         --config.init=iv-l14 --config.data.annotations=MSRVTT --config.data.store=msrvtt-store
-    vtr evaluate --config=configs/internvideo.py:msrvtt-zeroshot --checkpoint=iv-l14-merged ...
+    vtr evaluate --config=internvideo:msrvtt-zeroshot --checkpoint=iv-l14-merged ...
 
 The variant is DATASET, or DATASET-TABLE: msrvtt, msvd, lsmdc, activitynet, didemo, vatex, table
 (one's own CSV or JSONL), smoke (seconds); TABLE is finetune (default), or zeroshot or evaluate for

@@ -1,6 +1,6 @@
 """EERCF as published (adxcreative/EERCF, README): CLIP at lr 1e-7, what is new at 1e-4.
 
-    vtr train --config=configs/eercf.py:msrvtt --workdir=runs/eercf \\
+    vtr train --config=eercf:msrvtt --workdir=runs/eercf \\
         --config.init=clip-b32 --config.data.annotations=MSRVTT --config.data.store=msrvtt-store
 
 The variant is DATASET: msrvtt (9k training clips), msvd, activitynet, table (one's own CSV or

@@ -1,6 +1,6 @@
 """CLIP4Clip as published (ArrowLuo/CLIP4Clip, README): CLIP at lr 1e-7, what is new at 1e-4.
 
-    vtr train --config=configs/clip4clip.py:msrvtt --workdir=runs/msrvtt \\
+    vtr train --config=clip4clip:msrvtt --workdir=runs/msrvtt \\
         --config.init=clip-b32 --config.data.annotations=MSRVTT --config.data.store=msrvtt-store
 
 The variant is DATASET, or DATASET-HEAD: msrvtt (9k training clips), msrvtt7k, msrvttfull, msvd,

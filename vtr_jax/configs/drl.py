@@ -1,6 +1,6 @@
 """DRL as published (foolwood/DRL, README and scripts): CLIP at lr 1e-7, what is new at 1e-4.
 
-    vtr train --config=configs/drl.py:msrvtt --workdir=runs/drl \\
+    vtr train --config=drl:msrvtt --workdir=runs/drl \\
         --config.init=clip-b32 --config.data.annotations=MSRVTT --config.data.store=msrvtt-store
 
 The variant is DATASET, or DATASET-HEAD, with +cdcr for channel decorrelation: msrvtt (9k training

@@ -1,0 +1,1 @@
+"""Training recipes, one file per system: `vtr train --config=clip4clip:msrvtt`."""
