@@ -9,7 +9,7 @@ from vtr_jax.configs import internvideo
 from vtr_jax.models.recipes import recipe_named
 from vtr_jax.models.recipes.internvideo import listed_layers
 from vtr_jax.models.retriever import abstract_retriever
-from vtr_jax.training.command import installed_recipes, read_config
+from vtr_jax.training.command import find_recipe_file, installed_recipes, read_config
 from vtr_jax.training.config import check_config, clip_of, runtime_of
 from vtr_jax.training.parameter_groups import trainable_mask
 from vtr_jax.training.run_log import read_log
@@ -51,6 +51,26 @@ ALL = [f"{file}:{variant}" for file, variants in VARIANTS.items() for variant in
 
 def config_of(name):
     return read_config(name)
+
+
+def test_a_recipe_is_found_by_name_by_its_old_path_and_by_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    installed = installed_recipes()["drl"]
+    assert find_recipe_file("drl") == find_recipe_file("configs/drl.py") == installed
+    assert find_recipe_file(str(installed)) == installed
+    mine = tmp_path / "configs" / "drl.py"
+    mine.parent.mkdir()
+    mine.write_text(installed.read_text())
+    assert find_recipe_file("configs/drl.py").resolve() == mine  # a file that exists comes first
+    assert find_recipe_file("drl") == installed
+    assert config_of("configs/drl.py:msrvtt-ti").options == config_of("drl:msrvtt-ti").options
+
+
+@pytest.mark.parametrize("name", ["drk", "drl.py", "configs/nothing.py", "elsewhere/drl.py", ""])
+def test_an_unknown_recipe_names_the_installed_ones(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"did you mean drl\?|installed: backbone_tvr, "):
+        find_recipe_file(name)
 
 
 def test_no_recipe_file_is_left_out():
