@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,11 +27,11 @@ from vtr_jax.finite import nonfinite_counts, nonfinite_message
 from vtr_jax.lock import LOCK_FILE, only_process
 from vtr_jax.models.clip import ClipConfig, TextConfig, VisionConfig
 from vtr_jax.models.module_spec import Params
-from vtr_jax.models.parameter_paths import path_name
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.retriever import Retriever, abstract_retriever
 from vtr_jax.models.runtime import Runtime, check_compute_device
 from vtr_jax.preprocessing import Preprocessing
+from vtr_jax.restore import restore_tree
 from vtr_jax.sharding import make_mesh, shardings
 from vtr_jax.versions import software_versions
 
@@ -335,95 +333,6 @@ def weights_folder(directory: str | os.PathLike[str], step: int | None = None) -
             f"checkpoints there: {steps or 'none'}"
         )
     return path / CHECKPOINTS_FOLDER / str(step) / RETRIEVER_ITEM
-
-
-def _shapes_by_path(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"missing: {name}" for name in wanted if name not in stored)
-    yield from (f"unexpected: {name}" for name in stored if name not in wanted)
-    for name in wanted:
-        if name in stored and stored[name] != wanted[name]:
-            yield f"wrong shape: {name}: expected {wanted[name]}, found {stored[name]}"
-
-
-def brief(error: Exception) -> str:
-    """What an error of Orbax or TensorStore says before it prints its whole state."""
-    first, *_ = str(error).splitlines() or [type(error).__name__]
-    # The cause is at the end: "...: No space left on device".
-    return first if len(first) <= 400 else f"{first[:200]} ... {first[-200:]}"
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    """What was wrong in the first place, without the state that TensorStore prints behind it."""
-    cause = _first_cause(error)
-    first, *_ = str(cause).splitlines() or [type(cause).__name__]
-    for rest in (
-        " [tensorstore_spec=",
-        " [source locations=",
-        " [os_error_code=",
-        " See full TensorStore",
-    ):
-        first = first.partition(rest)[0]
-    return first if len(first) <= 240 else f"{first[:100]} ... {first[-140:]}"
-
-
-def restore_tree(folder: Path, target: Any) -> Any:
-    """The tree saved in a folder, checked leaf by leaf against a target.
-
-    target: tree of ShapeDtypeStruct with shardings; dtypes are converted to it. Raises
-    ValueError listing every missing, unexpected and mis-shaped array, DamagedFiles saying that
-    files are damaged, and OSError or MemoryError where whole files cannot be read.
-    """
-    import orbax.checkpoint as ocp
-    from etils import epath
-
-    handler = ocp.StandardCheckpointHandler()
-    path = epath.Path(folder.absolute())
-    try:
-        stored = handler.metadata(path).tree
-    except (OSError, MemoryError, ValueError, KeyError, AttributeError) as error:
-        raise _unreadable(folder, error) from error
-    differences = list(_differences(_shapes_by_path(stored), _shapes_by_path(target)))
-    if differences:
-        raise ValueError("\n  ".join([f"{folder}: does not fit its description", *differences]))
-    try:
-        return handler.restore(path, args=ocp.args.StandardRestore(target))
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-        raise _unreadable(folder, error) from error
-
-
-# What the system says of a file that is not there, or is something else.
-LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-
-
-def _unreadable(folder: Path, error: Exception) -> Exception:
-    """What to raise for an error of Orbax: the machine's where it is at fault, else the files'."""
-    reason = _reason(error)
-    cause = _first_cause(error)
-    if isinstance(cause, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in str(cause):
-        return MemoryError(f"{folder}: out of memory while it was read ({reason})")
-    code = _system_error(cause)
-    if code is not None and code not in LOST:
-        return OSError(code, f"the saved arrays cannot be read ({reason})", str(folder))
-    return DamagedFiles(f"{folder}: the saved arrays are damaged or were copied in part ({reason})")
-
-
-def _system_error(error: BaseException) -> int | None:
-    """The errno behind an error, which TensorStore tells in its text alone."""
-    if isinstance(error, OSError):
-        return error.errno
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(told[1]) if told else None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 
-from vtr_jax.checkpoint import best_checkpoint_step, checksums_file, restore_tree
+from vtr_jax.checkpoint import best_checkpoint_step, checksums_file
+from vtr_jax.restore import restore_tree
 from vtr_jax.sharding import make_mesh
 from vtr_jax.training.checkpoints import RunCheckpoints
 

@@ -56,4 +56,5 @@ def refuse_kind(start: bytes, path: Path) -> None:
     """Raise ValueError, without the path, for a file of a known kind that is not a checkpoint."""
     kind = file_kind(start, path)
     if kind is not None:
-        raise ValueError(f"this is {kind}, expected one of: {SUPPORTED}")
+        expected = "" if ";" in kind else f", expected one of: {SUPPORTED}"  # it has its own advice
+        raise ValueError(f"this is {kind}{expected}")

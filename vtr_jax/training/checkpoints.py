@@ -16,14 +16,13 @@ from vtr_jax.checkpoint import (
     CHECKPOINTS_FOLDER,
     RETRIEVER_ITEM,
     best_checkpoint_step,
-    brief,
     checkpoint_scores,
     checkpoint_steps,
-    restore_tree,
     scores_file,
     verify_checkpoint,
 )
 from vtr_jax.files import write_atomically
+from vtr_jax.restore import brief, restore_tree
 from vtr_jax.sharding import shardings
 from vtr_jax.training.checksum_recorder import ChecksumRecorder
 from vtr_jax.training.step import TrainState
