@@ -203,7 +203,9 @@ class Numbered(list):  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("protocol", range(2, 6))
 @pytest.mark.parametrize(
-    "value", [Settings(a=[1, {"b": 2}]), Mode.FAST, Named(a=1), Numbered([1, 2])], ids=str
+    "value",
+    [Settings(a=[1, {"b": 2}]), Mode.FAST, Named(a=1), Numbered([1, 2])],
+    ids=["object", "enum", "dict", "list"],
 )
 def test_objects_of_unknown_classes_become_their_name(value: object, protocol: int):
     found = read(pickle.dumps([value, "x"], protocol).replace(__name__.encode(), MODULE))
