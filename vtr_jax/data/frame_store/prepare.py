@@ -41,6 +41,7 @@ from vtr_jax.data.frame_store.store import FrameStore
 from vtr_jax.data.frame_store.workers import run_jobs, usable_cores
 from vtr_jax.data.overlap import PlannedFrames
 from vtr_jax.data.split import Split, check_overlap
+from vtr_jax.extras import require_extra
 from vtr_jax.lock import only_process
 from vtr_jax.progress_bar import progress_bar
 
@@ -97,6 +98,7 @@ def prepare(
     FileNotFoundError where there is no videos_dir, TooManyBadVideos, and OSError where another run
     works on the store or the disk is full.
     """
+    require_extra("data")  # before hours of decoding: the record files need TensorFlow
     made_with = StoreSettings(**settings)
     workers = usable_cores() if workers is None else workers
     _require_ranges(workers, max_bad_share, shard_bytes)
