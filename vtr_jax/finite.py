@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vtr_jax.models.parameter_paths import path_name
 
@@ -33,19 +34,31 @@ def nonfinite_message(what: str, counts: Mapping[str, int]) -> str:
 def nonfinite_counts(params: Any) -> dict[str, int]:
     """Return how many values of each array of a tree are NaN or infinite, if any are.
 
-    The arrays stay where they are, on all devices of all processes.
+    The arrays stay where they are. On CPUs, each process looks at the parts that it holds.
     """
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     floats = {path_name(path): leaf for path, leaf in leaves if _is_float(leaf)}
-    bad = jax.device_get([_is_bad(leaf) for leaf in floats.values()])
-    names = [name for name, found in zip(floats, bad, strict=True) if found]
-    return {name: int(jnp.sum(~jnp.isfinite(floats[name]))) for name in names}
+    counts = {name: _count(leaf) for name, leaf in floats.items()}
+    return {name: int(count) for name, count in counts.items() if count}
 
 
 def _is_float(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
+def _count(leaf: jax.Array) -> int:
+    """Count on the host if the array is there: compiling for every shape would take seconds."""
+    if any(device.platform != "cpu" for device in leaf.devices()):
+        return int(_count_on_device(leaf))
+    parts = {str(shard.index): shard.data for shard in leaf.addressable_shards}  # no replicas
+    return sum(_count_on_host(np.asarray(part)) for part in parts.values())
+
+
+def _count_on_host(array: np.ndarray) -> int:
+    finite = np.isfinite(array)
+    return 0 if finite.all() else int(array.size - finite.sum())
+
+
 @jax.jit
-def _is_bad(leaf: jax.Array) -> jax.Array:
-    return ~jnp.isfinite(leaf).all()
+def _count_on_device(leaf: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(leaf))

@@ -70,14 +70,99 @@ def test_safetensors_are_preferred(tmp_path: Path, torch_writer):
     assert set(open_checkpoint(tmp_path).tensors) == set(TENSORS)
 
 
-def test_the_weight_file_alone_brings_its_config(tmp_path: Path):
-    save_file(TENSORS, tmp_path / "model.safetensors")
-    save_file(TENSORS, tmp_path / "other.safetensors")
-    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    file = open_checkpoint(tmp_path / "model.safetensors")
-    assert file.config == {"model_type": "clip"}
-    assert file.notes == ("used config.json from the same folder",)
+def clip_tensors(torch_writer, width: int = 8) -> dict[str, np.ndarray]:
+    """A small CLIP by OpenAI's names."""
+    shapes = torch_writer.openai_shapes(
+        embed_dim=8,
+        resolution=8,
+        patch=4,
+        vision_width=width,
+        vision_layers=1,
+        text_width=width,
+        text_layers=1,
+        vocab=16,
+        context=8,
+    )
+    return {name: tensor.read() for name, tensor in torch_writer.random_tensors(shapes).items()}
+
+
+def write_config(folder: Path, width: int) -> None:
+    model = {"vision_cfg": {"width": width}, "text_cfg": {"width": width}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+
+
+@pytest.mark.parametrize("name", ["other.safetensors", "model.fp16.safetensors", "epoch_3.pt"])
+def test_a_config_next_to_any_file_is_read_if_its_sizes_fit(
+    name: str, tmp_path: Path, torch_writer
+):
+    tensors = clip_tensors(torch_writer)
+    if name.endswith(".pt"):
+        torch_writer.write_torch_zip(tmp_path / name, tensors)
+    else:
+        save_file(tensors, tmp_path / name)
+    write_config(tmp_path, 8)
+    for path in (tmp_path / name, tmp_path):
+        file = open_checkpoint(path)
+        assert file.config is not None and "model_cfg" in file.config
+    assert (
+        "used open_clip_config.json from the same folder" in open_checkpoint(tmp_path / name).notes
+    )
+    write_config(tmp_path, 16)
+    assert open_checkpoint(tmp_path / name).config is None
+
+
+def test_a_config_of_another_model_counts_next_to_usual_names_only(tmp_path: Path):
+    for name in ("model.safetensors", "other.safetensors"):
+        save_file(TENSORS, tmp_path / name)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert open_checkpoint(tmp_path / "model.safetensors").config == {"model_type": "bert"}
     assert open_checkpoint(tmp_path / "other.safetensors").config is None
+
+
+def test_the_file_with_a_clip_is_chosen(tmp_path: Path, torch_writer):
+    """model.safetensors of a timm repository has the image tower alone."""
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    save_file(clip_tensors(torch_writer), tmp_path / "open_clip_model.safetensors")
+    file = open_checkpoint(tmp_path)
+    assert "visual.proj" in file.tensors
+    assert any("open_clip_model.safetensors" in note for note in file.notes)
+
+
+def test_one_of_many_files_is_chosen_by_content_or_asked_for(tmp_path: Path, torch_writer):
+    save_file(TENSORS, tmp_path / "head.safetensors")
+    torch_writer.write_torch_zip(tmp_path / "optimizer.pt", {"state": TENSORS})
+    clip = clip_tensors(torch_writer)
+    torch_writer.write_torch_zip(tmp_path / "epoch_1.pt", {"state_dict": clip})
+    assert "visual.proj" in open_checkpoint(tmp_path).tensors
+    torch_writer.write_torch_zip(tmp_path / "epoch_2.pt", clip)
+    with pytest.raises(ValueError, match=r"epoch_1\.pt, epoch_2\.pt"):
+        open_checkpoint(tmp_path)
+
+
+def test_prefixes_are_removed_from_shards_together(sharded: Path):
+    for file, names in SHARDS.items():
+        save_file({f"model.{name}": TENSORS[name] for name in names}, sharded / file)
+    shards = {f"model.{name}": file for file, names in SHARDS.items() for name in names}
+    write_index(sharded, shards)
+    assert set(open_checkpoint(sharded).tensors) == set(TENSORS)
+
+
+def test_an_index_file_opens_its_shards(sharded: Path):
+    assert set(open_checkpoint(sharded / "model.safetensors.index.json").tensors) == set(TENSORS)
+
+
+def test_sentence_transformers_folder_opens_its_clip(tmp_path: Path):
+    inner = tmp_path / "0_CLIPModel"
+    inner.mkdir()
+    save_file(TENSORS, inner / "model.safetensors")
+    modules = [{"path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    file = open_checkpoint(tmp_path)
+    assert set(file.tensors) == set(TENSORS) and "0_CLIPModel" in file.notes[0]
+    modules[0]["type"] = "sentence_transformers.models.Transformer"
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match=r"sentence_transformers\.models\.Transformer"):
+        open_checkpoint(tmp_path)
 
 
 def test_folder_without_readable_weights(tmp_path: Path):

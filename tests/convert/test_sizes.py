@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from vtr_jax.convert.sizes import count_layers, infer_clip_config, split_options
+from vtr_jax.convert.lazy_tensor import LazyTensor
+from vtr_jax.convert.sizes import (
+    count_layers,
+    infer_clip_config,
+    resized_positions,
+    split_options,
+)
 from vtr_jax.models.clip import CLIP_PRESETS
 from vtr_jax.models.recipes import recipe_named
 
@@ -150,3 +157,62 @@ def test_options_of_another_recipe_name_it():
 def test_unknown_options_are_refused_with_the_nearest(recipe, option, nearest):
     with pytest.raises(ValueError, match=f"no option '{option}'.*did you mean {nearest}"):
         split_options(recipe_named(recipe), {option: 1})
+
+
+# A 3 x 3 grid, and what open_clip 3.3's resize_pos_embed computes of it with PyTorch 2.13:
+# torch.nn.functional.interpolate(mode="bicubic", antialias=True, align_corners=False).
+GRID = [[0.0, 1.0, 3.0], [2.0, 4.0, -1.0], [5.0, 0.5, 2.0]]
+RESIZED = {
+    2: [[1.171591, 1.793111], [3.308136, 1.071328]],
+    4: [
+        [-0.153988, 0.323562, 1.792755, 3.332535],
+        [0.934229, 2.54791, 2.21069, 0.133976],
+        [3.27865, 3.252007, 1.735139, -0.321011],
+        [5.409529, 1.994446, 0.664231, 2.252812],
+    ],
+    5: [
+        [-0.220719, 0.060124, 0.773585, 2.456491, 3.492702],
+        [0.443255, 1.176431, 2.208955, 1.79795, 1.406364],
+        [1.849057, 2.925373, 4.0, 0.843283, -1.377358],
+        [4.201493, 3.323262, 1.86194, 1.054717, 0.686145],
+        [5.603061, 3.386863, 0.235849, 1.304774, 2.376646],
+    ],
+}
+
+
+def lazy(array: np.ndarray) -> LazyTensor:
+    return LazyTensor(array.dtype, array.shape, lambda: array)
+
+
+@pytest.mark.parametrize("prefix", ["", "clip."])
+@pytest.mark.parametrize("side", RESIZED)
+def test_positions_are_interpolated_as_open_clip_does(side: int, prefix: str):
+    token, grid = np.array([[7.0, 8.0]], np.float16), np.array(GRID, np.float16).reshape(9, 1)
+    positions = np.concatenate([token, np.concatenate([grid, 2 * grid], axis=1)])
+    tensors = {
+        f"{prefix}visual.positional_embedding": lazy(positions),
+        f"{prefix}visual.conv1.weight": lazy(np.zeros((2, 3, 4, 4), np.float32)),
+    }
+    found = resized_positions(tensors, 4 * side, "file")
+    assert set(found) == set(tensors)
+    resized = found[f"{prefix}visual.positional_embedding"].read()
+    assert resized.shape == (side * side + 1, 2)
+    np.testing.assert_array_equal(resized[0], token[0])
+    expected = np.array(RESIZED[side]).reshape(-1)
+    np.testing.assert_allclose(resized[1:, 0], expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(resized[1:, 1], 2 * expected, rtol=1e-6, atol=2e-6)
+    assert resized_positions(tensors, 12, "file") == tensors
+
+
+@pytest.mark.parametrize(("resolution", "nearest"), [(13, "12 and 16"), (3, "4 and 4")])
+def test_resolutions_that_patches_do_not_divide(resolution: int, nearest: str):
+    tensors = {
+        "visual.positional_embedding": lazy(np.zeros((10, 2), np.float32)),
+        "visual.conv1.weight": lazy(np.zeros((2, 3, 4, 4), np.float32)),
+    }
+    with pytest.raises(
+        ValueError, match=f"patch size 4, got {resolution}; the nearest are {nearest}"
+    ):
+        resized_positions(tensors, resolution, "file")
+    with pytest.raises(ValueError, match=r"file: .*visual\.positional_embedding"):
+        resized_positions({}, 12, "file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,8 +17,10 @@ from safetensors.numpy import load_file
 import vtr_jax
 from vtr_jax.checkpoint import write_description, write_retriever
 from vtr_jax.convert.convert_checkpoint import convert_checkpoint
-from vtr_jax.convert.write_back import original_state_dict, write_back
+from vtr_jax.convert.write_back import original_state_dict, write_back, write_back_warnings
+from vtr_jax.convert.write_huggingface import write_huggingface
 from vtr_jax.lock import only_process
+from vtr_jax.models.clip import ClipConfig
 from vtr_jax.models.retriever import initial_state
 from vtr_jax.parity.cases import find_cases, load_case
 from vtr_jax.parity.kinds import kind_of
@@ -74,6 +77,7 @@ def test_the_file_says_what_it_is(clip_directory, tmp_path):
         metadata = file.metadata()
     assert (metadata["format"], metadata["system"]) == ("pt", "clip")
     assert {"towers", "preprocessing"} <= json.loads(metadata["vtr_jax"]).keys()
+    assert json.loads(metadata["vtr_jax"])["towers"]["activation"] == "quick_gelu"
 
 
 @pytest.mark.parametrize("header", ["meanP", "seqTransf"])
@@ -92,7 +96,7 @@ def test_towers_that_clip_cannot_hold_are_refused(tiny_retriever):
 
 
 def test_another_system_is_refused(clip_directory, tmp_path):
-    with pytest.raises(ValueError, match="clip: this is a retriever of clip, .*give --to=clip"):
+    with pytest.raises(ValueError, match="clip: this is a retriever of clip, .*--to=clip"):
         write_back(clip_directory, tmp_path / "o.safetensors", "clip4clip")
     assert list(tmp_path.iterdir()) == []
 
@@ -133,6 +137,149 @@ def test_two_writers_of_one_file(clip_directory, tmp_path):
     ):
         write_back(clip_directory, tmp_path / "o.safetensors", "clip")
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def gelu_directory(tiny_retriever, tmp_path_factory):
+    """A CLIP of which nothing is as OpenAI's: activation, heads, epsilon, pooling, pictures."""
+    retriever = tiny_retriever("clip", activation="gelu")
+    clip = retriever.config.clip
+    vision = dataclasses.replace(clip.vision, layer_norm_eps=1e-6, heads=1)
+    text = dataclasses.replace(clip.text, layer_norm_eps=1e-6, end_of_text_id=63, heads=1)
+    config = dataclasses.replace(
+        retriever.config,
+        clip=ClipConfig(vision, text),
+        preprocessing=retriever.preprocessing.replace(
+            resize_mode="squash", mean=(0.5, 0.5, 0.5), interpolation="bilinear", max_frames=7
+        ),
+        assumed=("the weather",),
+    )
+    directory = tmp_path_factory.mktemp("gelu") / "clip"
+    write_retriever(directory, config, retriever.params)
+    return directory, config
+
+
+def test_what_names_cannot_say_comes_back(gelu_directory, tmp_path):
+    directory, config = gelu_directory
+    write_back(directory, tmp_path / "o.safetensors", "clip")
+    report = convert_checkpoint(tmp_path / "o.safetensors", tmp_path / "again", None)
+    assert report.config == config
+    assert "the weather" in vtr_jax.load_retriever(tmp_path / "again").config.assumed
+    with pytest.raises(ValueError, match="activation=quick_gelu contradicts its metadata"):
+        convert_checkpoint(tmp_path / "o.safetensors", tmp_path / "no", activation="quick_gelu")
+
+
+def test_programs_that_hard_code_other_rules_are_named(gelu_directory, clip_directory):
+    warnings = " ".join(write_back_warnings(gelu_directory[0], "clip"))
+    for fact in ("activation=gelu", "layer_norm_eps=1e-06", "end_of_text_id=63", "squash", "0.5"):
+        assert fact in warnings
+    assert not any("gelu" in warning for warning in write_back_warnings(clip_directory, "clip"))
+
+
+# Names and shapes of CLIPModel's state_dict in transformers 5.24 for the towers of tiny_clip.
+HUGGING_FACE_LAYER = {
+    "layer_norm1.bias": ("w",),
+    "layer_norm1.weight": ("w",),
+    "layer_norm2.bias": ("w",),
+    "layer_norm2.weight": ("w",),
+    "mlp.fc1.bias": ("4w",),
+    "mlp.fc1.weight": ("4w", "w"),
+    "mlp.fc2.bias": ("w",),
+    "mlp.fc2.weight": ("w", "4w"),
+    **{
+        f"self_attn.{part}.{kind}": ("w",) if kind == "bias" else ("w", "w")
+        for part in ("k_proj", "out_proj", "q_proj", "v_proj")
+        for kind in ("bias", "weight")
+    },
+}
+
+
+def huggingface_shapes(clip) -> dict[str, tuple[int, ...]]:
+    vision, text, joint = clip.vision, clip.text, clip.embed_dim
+    shapes = {
+        "logit_scale": (),
+        "text_model.embeddings.position_embedding.weight": (text.context_length, text.width),
+        "text_model.embeddings.token_embedding.weight": (text.vocab_size, text.width),
+        "text_model.final_layer_norm.bias": (text.width,),
+        "text_model.final_layer_norm.weight": (text.width,),
+        "text_projection.weight": (joint, text.width),
+        "vision_model.embeddings.class_embedding": (vision.width,),
+        "vision_model.embeddings.patch_embedding.weight": (
+            *(vision.width, 3),
+            *(vision.patch_size, vision.patch_size),
+        ),
+        "vision_model.embeddings.position_embedding.weight": (vision.patches + 1, vision.width),
+        "vision_model.post_layernorm.bias": (vision.width,),
+        "vision_model.post_layernorm.weight": (vision.width,),
+        "vision_model.pre_layrnorm.bias": (vision.width,),
+        "vision_model.pre_layrnorm.weight": (vision.width,),
+        "visual_projection.weight": (joint, vision.width),
+    }
+    for tower, sizes in (("text_model", text), ("vision_model", vision)):
+        axes = {"w": sizes.width, "4w": 4 * sizes.width}
+        for layer in range(sizes.layers):
+            for name, letters in HUGGING_FACE_LAYER.items():
+                key = f"{tower}.encoder.layers.{layer}.{name}"
+                shapes[key] = tuple(axes[letter] for letter in letters)
+    return shapes
+
+
+def test_a_huggingface_folder_has_what_clip_model_expects(gelu_directory, tmp_path):
+    directory, config = gelu_directory
+    shapes = write_huggingface(directory, tmp_path / "hf")
+    assert shapes == huggingface_shapes(config.clip)
+    written = load_file(tmp_path / "hf" / "model.safetensors")
+    assert {name: array.shape for name, array in written.items()} == shapes
+    names = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    assert {path.name for path in (tmp_path / "hf").iterdir()} == names
+    described = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert described["text_config"]["eos_token_id"] == 63
+    assert described["vision_config"]["hidden_act"] == "gelu"
+    pictures = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
+    assert pictures["resample"] == 2 and not pictures["do_center_crop"]
+
+
+def test_a_huggingface_folder_comes_back_as_it_went(gelu_directory, tmp_path):
+    directory, config = gelu_directory
+    write_huggingface(directory, tmp_path / "hf")
+    report = convert_checkpoint(tmp_path / "hf", tmp_path / "again", None)
+    assert report.config == config
+    again = vtr_jax.load_retriever(tmp_path / "again")
+    assert_same(
+        vtr_jax.to_state_dict(again), vtr_jax.to_state_dict(vtr_jax.load_retriever(directory))
+    )
+    # Without the metadata, the configurations state the same towers and pictures.
+    plain = load_file(tmp_path / "hf" / "model.safetensors")
+    safetensors.numpy.save_file(plain, tmp_path / "hf" / "model.safetensors")
+    report = convert_checkpoint(tmp_path / "hf", tmp_path / "plain", None)
+    assert report.config.clip == config.clip
+    assert report.config.preprocessing.resize == config.preprocessing.resize
+    assert report.config.preprocessing.mean == config.preprocessing.mean
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_a_configuration_changed_after_the_weights_is_an_error(file, gelu_directory, tmp_path):
+    write_huggingface(gelu_directory[0], tmp_path / "hf")
+    path = tmp_path / "hf" / file
+    path.write_text(path.read_text().replace('"gelu"', '"quick_gelu"').replace("0.5", "0.4"))
+    with pytest.raises(ValueError, match=r"gelu|0\.4"):
+        convert_checkpoint(tmp_path / "hf", tmp_path / "again", None)
+
+
+def test_a_huggingface_folder_is_written_complete_or_not_at_all(
+    clip_directory, tmp_path, monkeypatch
+):
+    def full_disk(tensors, path, metadata):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_huggingface(clip_directory, tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "mine").touch()
+    with pytest.raises(FileExistsError, match="hf exists already"):
+        write_huggingface(clip_directory, tmp_path / "hf")
 
 
 @pytest.mark.parametrize(("step", "expected"), [(None, 2.0), (1, 1.0), (3, 3.0)])

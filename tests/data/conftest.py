@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -146,3 +146,42 @@ def prepare_small(tmp_path, videos) -> Callable[..., PrepareReport]:
         return prepare(splits, videos, store_dir, **options)
 
     return run
+
+
+def gray_image(index: int) -> np.ndarray:
+    """Return a gray image, uint8 [48, 64, 3], as bright as its index."""
+    return np.full((48, 64, 3), 16 + index % 200, np.uint8)
+
+
+def write_frames_at(
+    path: Path,
+    seconds: Sequence[float],
+    codec: str = "libx264",
+    tick: Fraction = Fraction(1, 90_000),
+    rate: int = 30,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Write a video with a gray frame at each of the given times."""
+    with av.open(str(path), "w", options=container_options or {}) as file:
+        stream = file.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = tick
+        for index, time in enumerate(seconds):
+            frame = av.VideoFrame.from_ndarray(gray_image(index), "rgb24")
+            frame.pts, frame.time_base = round(time / tick), tick
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def gray():
+    """The function `gray_image`."""
+    return gray_image
+
+
+@pytest.fixture(scope="session")
+def write_at():
+    """The function `write_frames_at`."""
+    return write_frames_at

@@ -84,7 +84,7 @@ def test_start_and_end_choose_the_stretch(prepare_small, tmp_path, videos):
     clips = (
         VideoClip("whole", "clip5.mp4"),
         VideoClip("middle", "clip5.mp4", 2.0, 5.0),
-        VideoClip("rest", "clip5.mp4", 6.5),
+        VideoClip("rest", "clip5.mp4", 6.0),
     )
     prepare_small(Split("toy", "train", clips, (), []))
     opened = FrameStore.open(tmp_path / "store")

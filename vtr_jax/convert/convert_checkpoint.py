@@ -23,6 +23,7 @@ from vtr_jax.convert.conversion_report import ConversionReport, assumptions
 from vtr_jax.convert.families import family_hint
 from vtr_jax.convert.foreign_files import refuse_relatives
 from vtr_jax.convert.from_state_dict import config_of_state_dict
+from vtr_jax.convert.huggingface_folder import WEIGHT_FILES
 from vtr_jax.convert.huggingface_names import openai_names
 from vtr_jax.convert.loading import (
     LoadingOptions,
@@ -58,9 +59,16 @@ def _facts(
         "activation": facts.activation,
         "layer_norm_eps": facts.layer_norm_eps,
         "end_of_text_id": facts.eos_token_id if facts.eos_rule == "first_eos" else None,
-        **(stored.towers if stored is not None else {}),
     }
     told = {name: value for name, value in told.items() if value is not None}
+    if stored is not None:
+        for name, value in stored.towers.items():
+            if value is not None and name in told and told[name] != value:
+                raise ValueError(
+                    f"{file.path}: {facts.config_name} says {name}={told[name]}, its weight file's "
+                    f"metadata {value}; restore the configuration that was written with the weights"
+                )
+        told |= {name: value for name, value in stored.towers.items() if value is not None}
     for name in told.keys() & given.keys():
         if told[name] != given[name]:
             raise ValueError(
@@ -117,10 +125,11 @@ def _read(
 
 
 def _stored_facts(file: CheckpointFile) -> WrittenFacts | None:
-    """What write_back stored in the file, if it wrote it."""
-    if file.path.is_dir() or not is_safetensors(file.path):
+    """What vtr_jax stored in the file, if it wrote it; its configuration must not contradict."""
+    path = file.path / WEIGHT_FILES[0] if file.path.is_dir() else file.path
+    if not path.is_file() or not is_safetensors(path):
         return None
-    return facts_from_metadata(read_metadata(file.path), str(file.path))
+    return facts_from_metadata(read_metadata(path), str(path))
 
 
 def _activation_of_run(file: CheckpointFile, towers: dict[str, Any]) -> tuple[str, str] | None:
@@ -199,7 +208,7 @@ def _report(
         config=retriever.config,
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(retriever.params)),
         notes=(*notes, *_vocabulary_notes(retriever), *_family_notes(file, retriever, towers)),
-        assumed=(*guessed, *assumptions(retriever.config, known)),
+        assumed=tuple(dict.fromkeys((*guessed, *assumptions(retriever.config, known)))),
     )
 
 
@@ -248,7 +257,7 @@ def convert_checkpoint(
     given, own = split_options(recipe_named(recipe), options)
     file = _clip_names(file, recipe)
     towers = _facts(file, given, stored)
-    guessed: tuple[str, ...] = ()
+    guessed = () if stored is None else stored.assumed
     if (run := _activation_of_run(file, towers)) is not None:
         towers["activation"], guessed = run[0], (run[1],)
     if stored is not None and stored.system == recipe:

@@ -136,6 +136,12 @@ def refuse_parts(value: Any) -> None:
     )
     if zero and "module" not in value:
         raise ValueError(f"one part of a DeepSpeed ZeRO optimizer state; {_MERGE_ZERO}")
+    parts = value.get("mp_world_size", 1)
+    if "ds_version" in value and isinstance(parts, int) and parts > 1:
+        raise ValueError(
+            f"one of {parts} parts of a model-parallel DeepSpeed checkpoint; merge them with the "
+            "program that wrote them, and save the state_dict"
+        )
     module = value.get("module")
     if "param_shapes" in value and isinstance(module, dict):
         tensors = [item for item in module.values() if isinstance(item, LazyTensor)]

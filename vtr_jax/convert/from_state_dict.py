@@ -52,17 +52,21 @@ def config_of_state_dict(
 
 
 def retriever_from_state_dict(
-    state_dict: Mapping[str, Any], recipe: str, **options: Any
+    state_dict: Mapping[str, Any], recipe: str, *, allow_nonfinite: bool = False, **options: Any
 ) -> Retriever:
     """A retriever from an original program's state dict.
 
     state_dict: {original key: array}; sizes come from the shapes. options: as
-    config_of_state_dict. Parameters become float32. Raises one ValueError that lists every
-    missing, unexpected and mis-shaped name.
+    config_of_state_dict. allow_nonfinite: accept NaN and infinite values. Parameters become
+    float32. Raises one ValueError that lists every missing, unexpected and mis-shaped name, or
+    every tensor with values that are not finite.
     """
     config = config_of_state_dict(state_dict, recipe, **options)
     params = params_from_original(
-        state_dict, NAME_TABLES[recipe], abstract_retriever(config).params
+        state_dict,
+        NAME_TABLES[recipe],
+        abstract_retriever(config).params,
+        allow_nonfinite=allow_nonfinite,
     )
     state = initial_state(config, jax.random.key(0))
     return Retriever(jax.tree.map(jnp.asarray, params), state, config)

@@ -65,7 +65,7 @@ def find_weight_files(folder: Path, is_clip: Callable[[Path], bool]) -> WeightFi
         and not _SHARD.fullmatch(path.name)
         and path not in usual
     )
-    if len(usual) == 1 or (usual and not others and not _from_open_clip(usual)):
+    if len(usual) == 1 and not others:
         return _files(usual[0])
     for path in usual:
         if is_clip(path):
@@ -160,11 +160,6 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any] | None:
     """A configuration file of the folder, or None; ValueError where it is no JSON object."""
     path = folder / name
     return _read_object(path) if path.is_file() else None
-
-
-def _from_open_clip(usual: list[Path]) -> bool:
-    """Whether open_clip's file is there next to another, which may be a tower of timm alone."""
-    return any(path.name in OPEN_CLIP_FILES for path in usual)
 
 
 def _files(path: Path, note: str | None = None) -> WeightFiles:

@@ -86,6 +86,9 @@ def with_file_settings(
     stated = given_settings(given)
     if written is not None:
         read = _written_settings(written, config.clip, file.path)
+        if file.path.is_dir():
+            files = _file_settings(file, config.clip, stated.get("tokenizer"), image_resolution)
+            _check_written(files, read, file.path)
     else:
         read = _file_settings(file, config.clip, stated.get("tokenizer"), image_resolution)
     for name, value in stated.items():
@@ -122,10 +125,21 @@ def with_protocol(config: RetrieverConfig, given: Mapping[str, Any]) -> Retrieve
     return dataclasses.replace(config, preprocessing=preprocessing, assumed=assumed)
 
 
+def _check_written(files: Mapping[str, Any], written: Mapping[str, Any], folder: Path) -> None:
+    """Raise ValueError if the configuration files of a folder were changed after the weights."""
+    for name, value in files.items():
+        # transformers has one rule for the crop, so its files cannot state the other.
+        if name not in ("crop_offset", "tokenizer") and not _equal(value, written.get(name)):
+            raise ValueError(
+                f"{folder}: its configuration files say {name}={value}, its weight file's metadata "
+                f"{written.get(name)}; restore the files that were written with the weights"
+            )
+
+
 def _written_settings(written: Mapping[str, Any], clip: ClipConfig, path: Path) -> dict[str, Any]:
     """Return the settings in the metadata of a file that vtr_jax wrote."""
     try:
-        stored = Preprocessing.from_json(written, path.parent)
+        stored = Preprocessing.from_json(written, path if path.is_dir() else path.parent)
     except ValueError as error:
         raise ValueError(f"{path}: its metadata: {error}") from error
     values = {field.name: getattr(stored, field.name) for field in dataclasses.fields(stored)}

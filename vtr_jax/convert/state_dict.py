@@ -102,12 +102,6 @@ def _tensors_of(value: Any) -> tuple[dict[str, LazyTensor], list[str]]:
             raise ValueError(_whole_object(f"the entry {str(key)[:100]!r}", item))
     tensors = {key: item for key, item in value.items() if isinstance(item, LazyTensor)}
     ignored = [key for key in value if key not in tensors]
-    arrays = [key for key in ignored if value[key] == Inert("numpy.ndarray")]
-    if not tensors and arrays:
-        raise ValueError(
-            f"its {len(arrays)} weights are NumPy arrays in a pickle, expected tensors; save them "
-            "with safetensors.numpy.save_file(weights, path)"
-        )
     if any(type(key) is not str for key in tensors):
         raise ValueError("its tensors are numbered, not named; expected a model's state_dict")
     return tensors, [str(key) for key in ignored]
@@ -232,11 +226,27 @@ def _no_weights(value: dict[Any, Any], candidates: list[str]) -> str:
             f"it holds the state of an optimizer (entries: {entries}), expected a model's weights; "
             "give the model's file, e.g. pytorch_model.bin.2 instead of pytorch_opt.bin.2"
         )
+    arrays = _numpy_arrays(value)
+    if arrays:
+        return (
+            f"its {arrays} weights are NumPy arrays in a pickle, expected tensors; save them "
+            "with safetensors.numpy.save_file(weights, path)"
+        )
     there = _entries(value)
-    hint = f"; entries with weights: {_some(there)}: choose one, --entry={there[0]}"
+    hint = f"; choose one of the entries with weights: --entry={' or '.join(there[:3])}"
     return (
         f"expected a model's weights, found no tensors under any of {', '.join(WRAPPER_KEYS)} "
         f"(entries: {entries}){hint if there else ''}"
+    )
+
+
+def _numpy_arrays(value: dict[Any, Any]) -> int:
+    """How many NumPy arrays there are, by name, here or under one of the usual entries."""
+    parts = [value, *(value[key] for key in WRAPPER_KEYS if isinstance(value.get(key), dict))]
+    kinds = ("._reconstruct", "._frombuffer")
+    return max(
+        sum(isinstance(item, Inert) and item.name.endswith(kinds) for item in part.values())
+        for part in parts
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vtr_jax.checkpoint import config_from_json, load_retriever, read_description
+from vtr_jax.checkpoint import load_retriever, read_config
 from vtr_jax.convert.from_state_dict import to_state_dict
 from vtr_jax.convert.names import NAME_TABLES
 from vtr_jax.convert.names.params import original_from_params
@@ -37,9 +37,10 @@ def original_state_dict(retriever: Retriever, to: str) -> dict[str, np.ndarray]:
     if to == config.recipe:
         return to_state_dict(retriever)
     if to != "clip":
+        own = "" if config.recipe == "clip" else f"--to={config.recipe}, or "
         raise ValueError(
             f"this is a retriever of {config.recipe}, whose parameters {to} does not have; give "
-            f"--to={config.recipe}, or --to=clip for its two towers alone"
+            f"{own}--to=clip or --to=huggingface for its two towers"
         )
     towers = {name: retriever.params[name] for name in _TOWERS}
     try:
@@ -53,8 +54,7 @@ def original_state_dict(retriever: Retriever, to: str) -> dict[str, np.ndarray]:
 
 def write_back_warnings(directory: str | os.PathLike[str], to: str) -> tuple[str, ...]:
     """Return what the original program would compute differently from this retriever."""
-    description = read_description(directory)
-    return hard_coded_differences(config_from_json(description["retriever"]), to)
+    return hard_coded_differences(read_config(directory), to)
 
 
 def write_back(

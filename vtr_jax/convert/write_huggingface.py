@@ -29,22 +29,19 @@ from vtr_jax.models.retriever import Retriever
 # transformers pools at the largest token id where config.json has this end-of-text id.
 _LARGEST_ID_RULE = 2
 _START_OF_TEXT = 49406
-_TOKENIZER_NOTE = """\
+_README = """\
 # CLIP written by vtr_jax
 
-Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. Frames: `preprocessor_config.json`.
+Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. `preprocessor_config.json` describes
+the images. transformers rounds the offset of the center crop down, which can shift it by a pixel.
 
+"""
+_CLIP_TOKENIZER = """\
 The tokenizer is CLIP's own, as in `openai/clip-vit-base-patch32`:
 `transformers.CLIPTokenizer.from_pretrained("openai/clip-vit-base-patch32")`, texts padded to
 {max_words} tokens.
 """
-_OWN_TOKENIZER_NOTE = """\
-# CLIP written by vtr_jax
-
-Load it with `transformers.CLIPModel.from_pretrained(FOLDER)`. Frames: `preprocessor_config.json`.
-
-Its tokenizer is `tokenizer.json`; texts are padded to {max_words} tokens.
-"""
+_OWN_TOKENIZER = "The tokenizer is `tokenizer.json`; texts are padded to {max_words} tokens.\n"
 
 
 def write_huggingface(
@@ -155,14 +152,14 @@ def _texts(retriever: Retriever) -> dict[str, str]:
     clip = retriever.config.clip
     processor = huggingface_processor(retriever.preprocessing)
     tokenizer = retriever.preprocessing.tokenizer
-    note, own = _TOKENIZER_NOTE, {}
+    note, own = _CLIP_TOKENIZER, {}
     if isinstance(tokenizer, TokenizerFile):
-        note = _OWN_TOKENIZER_NOTE
+        note = _OWN_TOKENIZER
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": tokenizer.pad_token}
         own = {"tokenizer_config.json": json.dumps(settings, indent=2) + "\n"}
     return {
         **own,
         "config.json": json.dumps(huggingface_config(clip), indent=2) + "\n",
         "preprocessor_config.json": json.dumps(processor, indent=2) + "\n",
-        "README.md": note.format(max_words=clip.text.context_length),
+        "README.md": _README + note.format(max_words=clip.text.context_length),
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vtr_jax.models.recipes import RECIPES, RetrieverConfig
+from vtr_jax.preprocessing import Preprocessing
 
 _KEY = "vtr_jax"
 _TOWERS = ("activation", "vision_heads", "text_heads", "layer_norm_eps", "end_of_text_id")
@@ -21,7 +22,7 @@ class WrittenFacts:
 
     system: whose names it has. towers: options of the towers by name. options: the recipe's.
     notes: what the reader should know. preprocessing: as Preprocessing.to_json, None in files of
-    earlier versions.
+    earlier versions. assumed: what the first conversion assumed.
     """
 
     system: str
@@ -29,6 +30,7 @@ class WrittenFacts:
     options: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     preprocessing: dict[str, Any] | None = None
+    assumed: tuple[str, ...] = ()
 
 
 def facts_to_metadata(config: RetrieverConfig, system: str) -> dict[str, str]:
@@ -41,6 +43,7 @@ def facts_to_metadata(config: RetrieverConfig, system: str) -> dict[str, str]:
     facts: dict[str, Any] = {
         "towers": _tower_facts(config),
         "preprocessing": config.preprocessing.to_json(),
+        "assumed": list(config.assumed),
     }
     if system == config.recipe:
         facts["options"] = dict(config.options)
@@ -64,11 +67,12 @@ def facts_from_metadata(metadata: Mapping[str, str], what: str) -> WrittenFacts 
         towers, options = dict(facts["towers"]), dict(facts.get("options") or {})
         preprocessing = facts.get("preprocessing")
         preprocessing = None if preprocessing is None else dict(preprocessing)
+        assumed = tuple(map(str, facts.get("assumed") or ()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{what}: expected facts as JSON in its metadata ({error})") from error
-    note = "activation, heads, epsilon and end-of-text rule are those in the file's metadata"
+    note = "activation, heads, epsilon, pooling and preprocessing are those in the file's metadata"
     known = {k: towers[k] for k in _TOWERS if k in towers}
-    return WrittenFacts(system, known, options, (note,), preprocessing)
+    return WrittenFacts(system, known, options, (note,), preprocessing, assumed)
 
 
 def hard_coded_differences(config: RetrieverConfig, system: str) -> tuple[str, ...]:
@@ -80,12 +84,27 @@ def hard_coded_differences(config: RetrieverConfig, system: str) -> tuple[str, .
     if facts["text_heads"] * 64 != config.clip.text.width:
         differ.append("text_heads")
     program = "openai/CLIP" if system == "clip" else system
-    return tuple(
+    return tuple(_preprocessing_differences(config.preprocessing, program)) + tuple(
         f"{program} hard-codes {_rule(name)}, and this model has {name}={facts[name]}: in that "
         "program it would give other scores; change the program's code, or use "
         "--to=huggingface, which stores it"
         for name in differ
     )
+
+
+def _preprocessing_differences(settings: Preprocessing, program: str) -> Iterator[str]:
+    openai = Preprocessing()
+    for what, ours, theirs in (
+        ("the pixels' scale", settings.pixel_text, openai.pixel_text),
+        ("the resize mode", settings.resize_mode, openai.resize_mode),
+        ("the interpolation", settings.interpolation, openai.interpolation),
+        ("the tokenizer", str(settings.tokenizer), str(openai.tokenizer)),
+    ):
+        if ours != theirs:
+            yield (
+                f"{program} hard-codes {what} ({theirs}), and this model has {ours}: change it in "
+                "that program"
+            )
 
 
 def _tower_facts(config: RetrieverConfig) -> dict[str, Any]:

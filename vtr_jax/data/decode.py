@@ -199,13 +199,14 @@ def _confirmed(decoded: Iterator[VideoFrame], table: TimeTable, key: int, skips:
         if frame.pts is not None and frame.pts < table.ticks[first]:
             continue
         index = _place(table, frame)
-        as_promised = index is not None and index >= 0
-        in_place = as_promised and (index > reached if skips else index == reached + 1)
+        if index is None or (index <= reached if skips else index != reached + 1):
+            return
         if key and reached < first:
             # Intra refresh has no key frames, only places from which an image builds up.
             is_clean = frame.key_frame and frame.pict_type == PictureType.I
-            in_place = in_place and is_clean and frame.pts == table.key_ticks[key]
-        if not in_place or frame.is_corrupt or (skips and frame.interlaced_frame):
+            if not is_clean or frame.pts != table.key_ticks[key]:
+                return
+        if frame.is_corrupt or (skips and frame.interlaced_frame):
             return
         reached = index
         yield index, frame

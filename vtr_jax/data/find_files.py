@@ -107,7 +107,9 @@ def find_frame_folders(split: Split, videos_dir: Path) -> FoundFiles:
     for clip in split.clips:
         own = (clip.file, *clip.other_names)
         names = tuple(dict.fromkeys(name for file in own for name in (file, clip_name(file))))
-        folder = next((videos_dir / name for name in names if (videos_dir / name).is_dir()), None)
+        folder = next(
+            (videos_dir / name for name in names if os.path.isdir(videos_dir / name)), None
+        )
         if folder is not None:
             files.found[clip.clip_id] = folder
             continue
@@ -140,7 +142,7 @@ def _why_not_found(
     if PurePosixPath(names[0]).is_absolute():
         return f"{looked_for}: no such file"
     folders = [folder / form for name in names for form in (name, clip_name(name))]
-    frames = next((each for each in folders if each.is_dir()), None)
+    frames = next((each for each in folders if os.path.isdir(each)), None)
     if frames is not None:
         return f"{looked_for}: {frames} is a folder; of images? Then give --frame_rule=..._folder"
     hint = _nearest(names[0], tree)

@@ -11,8 +11,6 @@ import numpy as np
 
 HEAD, TAIL, UNIFORM = 0, 1, 2
 NORMAL, REVERSED, SHUFFLED = 0, 1, 2
-# A frame at the very end of a stretch lasts, so it reaches beyond the end: seconds.
-_FRAME = 0.001
 
 
 def whole_second_frames(
@@ -67,7 +65,7 @@ def are_whole_seconds(start: float | None, end: float | None) -> bool:
     return all(time is None or float(time).is_integer() for time in (start, end))
 
 
-def whole_seconds(start: float, end: float) -> tuple[float, float]:
+def cut_to_whole_seconds(start: float, end: float) -> tuple[float, float]:
     """Cut the times of a clip down to whole seconds, as the originals' loader does.
 
     Args:
@@ -79,21 +77,6 @@ def whole_seconds(start: float, end: float) -> tuple[float, float]:
     """
     first = float(int(start))
     return first, max(float(int(end)), first + 1.0)
-
-
-def seconds_read(start: float | None, end: float | None, framerate: int = 1) -> tuple[float, float]:
-    """Return the stretch of time that the frames of a clip come from, as [first, last).
-
-    The whole-second rule also reads frames of the second that a whole `end` names. Two clips of a
-    file can share frames only if these stretches overlap; touching ends share none.
-    """
-    first = 0.0 if start is None else float(start)
-    if end is None:
-        return first, math.inf
-    if not are_whole_seconds(start, end):
-        return first, float(end)
-    last_offset = (framerate - 1) / framerate if framerate else 1.0
-    return first, float(end) + last_offset + _FRAME
 
 
 def check_choice(framerate: int, start: float | None, end: float | None) -> None:

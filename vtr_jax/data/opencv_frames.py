@@ -42,7 +42,8 @@ def opencv_reads(
 def opencv_reads_sensibly(table: TimeTable, framerate: int) -> bool:
     """Return whether OpenCV delivers, in order and to the end, frames of the right moments.
 
-    The right moment of a frame number is the number divided by the average rate.
+    The right moment of a frame number is the number divided by the average rate, or its share of
+    the duration: not every average is that of the whole file.
     """
     if table.average_fps < 1 or table.opencv_count < 2 or not table.is_exact:
         return False
@@ -51,7 +52,9 @@ def opencv_reads_sensibly(table: TimeTable, framerate: int) -> bool:
     allowed = _MOMENT + min(longest, _MOMENT)
     before = -1
     for number, frame in _reads(table, framerate):
-        if frame <= before or abs(seconds[frame] - number / table.average_fps) > allowed:
+        moments = number / table.average_fps, number / table.opencv_count * table.end
+        distance = min(abs(seconds[frame] - moment) for moment in moments)
+        if frame <= before or distance > allowed:
             return False
         before = frame
     return before >= 0 and table.end - float(seconds[before]) <= 1 / framerate + allowed

@@ -42,7 +42,9 @@ def choose_from_table(
     stated = table.lacking_frames if sampling.frame_rule == "xpool" else 0
     length = StatedLength(table.fps, table.frame_count + stated)
     if table.constant_fps is None:
-        start, end = (_at_constant_rate(table, time) for time in (start, end))
+        if (start or 0) >= table.end:
+            return []
+        start, end = _at_constant_rate(table, start, 0.25), _at_constant_rate(table, end, 0.75)
     if sampling.frame_rule == "decord" and table.fps < 1:
         # Fewer frames than seconds: the stride would be zero.
         every = Sampling("decord", 1)
@@ -63,25 +65,24 @@ def lacking_choices(
     return round(seconds * (sampling.framerate or table.fps))
 
 
-def _at_constant_rate(table: TimeTable, time: float | None) -> float | None:
-    """The time at which a file of constant rate would show the frame that is shown at `time`."""
-    if time is None:
-        return None
-    place = table.shown_at(time) if time < table.end else table.frame_count
-    return (place + 0.5) / table.fps
+def _at_constant_rate(table: TimeTable, time: float | None, into: float) -> float | None:
+    """Return the time at which a constant rate would be `into` the frame that `time` shows."""
+    return None if time is None else (table.shown_at(time) + into) / table.fps
 
 
 def _whole_seconds_of(
     table: TimeTable, framerate: int, start: float | None, end: float | None
 ) -> list[int]:
-    if (start or 0) >= table.end and table.frame_count > 1:
+    is_whole = are_whole_seconds(start, end)
+    if is_whole and table.constant_fps is not None and table.fps >= 1:
+        # Drifting seconds included: 29 frames count as a second at 29.97.
+        return whole_second_frames(table.frame_count, table.fps, framerate, start, end)
+    if start and start >= table.end:
         return []
-    if not are_whole_seconds(start, end):
+    if not is_whole:
         return _moment(table, framerate, start or 0.0, end)
     if table.fps < 1:
         return _every_frame(table, start or 0.0, end)
-    if table.constant_fps is not None:
-        return whole_second_frames(table.frame_count, table.fps, framerate, start, end)
     if not framerate:
         return _every_frame(table, start or 0.0, None if end is None else end + 1)
     if opencv_reads_sensibly(table, framerate):

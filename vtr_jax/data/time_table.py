@@ -11,6 +11,7 @@ counted, and their rate follows from their time stamps if the stated rate does n
 from __future__ import annotations
 
 import array
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vtr_jax.data.video_file import UnreadableVideo, opened_video
+from vtr_jax.data.video_file import check_video_file, opened_video
 
 # OpenCV treats a rate or a duration below this as unknown.
 _UNKNOWN = 0.000025
@@ -134,7 +135,7 @@ class TimeTable:
         """Seconds of the stated duration without frames; 0 if the difference is rounding."""
         frame = 1 / self.fps if self.fps else 0.0
         slack = max(_SLACK_SECONDS, _SLACK_FRAMES * frame)
-        if self.unread:  # their number may be that of fields, or of empty packets
+        if self.unread:
             slack = min(slack, frame * self.unread / 2)
         lacking = self.stated_end - self.end
         return lacking if lacking > slack else 0.0
@@ -165,9 +166,18 @@ class TimeTable:
 def read_time_table(path: str | os.PathLike[str]) -> TimeTable:
     """Read the time table of a video file: 8 bytes of memory per frame, nothing is decoded.
 
+    The last few tables are kept: moments of one video share its packets.
+
     Raises:
-        UnreadableVideo: the file cannot be opened as a video, or has no frame.
+        UnreadableVideo: the file cannot be opened as a video.
     """
+    check_video_file(path)
+    status = os.stat(path)
+    return _read_unchanged(os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_unchanged(path: str, inode: int, size: int, changed: int) -> TimeTable:
     with opened_video(path, "NONE") as (container, stream):
         is_mp4 = container.format.name.startswith("mov")
         packets = _read_packets(container, stream)
@@ -184,8 +194,7 @@ def read_time_table(path: str | os.PathLike[str]) -> TimeTable:
             tick=tick,
             end=_end(shown, packets, tick),
             key_ticks=keys[:, 0],
-            # MP4 is searched by the time of decoding, moved to the first frame's time of showing.
-            seek_ticks=keys[:, 1] + (keys[:1, 0] - keys[:1, 1]) if is_mp4 else keys[:, 0],
+            seek_ticks=_seek_ticks(keys, container, stream, packets.first_decoded),
             is_exact=is_exact,
             start_tick=stream.start_time or 0,
             average_fps=average,
@@ -194,7 +203,8 @@ def read_time_table(path: str | os.PathLike[str]) -> TimeTable:
             # Relative to the first frame, or to a beginning before it: the weaker claim counts.
             stated_end=min(stated_end, stated_end - first * tick),
             codec=stream.codec_context.name,
-            unread=max(stream.frames - packets.count, 0),
+            # Other containers count fields, or packets that hold nothing.
+            unread=max(stream.frames - packets.count, 0) if is_mp4 else 0,
             is_encrypted=packets.is_encrypted,
         )
     if is_of_file and table.lacking_seconds:
@@ -230,7 +240,9 @@ class _Packets:
     keys: list[tuple[int, int]]
     count: int = 0
     end: int = 0
+    first_decoded: int | None = None
     lost_stamps: int = 0
+    is_restarted: bool = False
     is_damaged: bool = False
     is_encrypted: bool = False
 
@@ -239,6 +251,7 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     found = _Packets(array.array("q"), [])
     is_hidden = _HIDDEN.get(stream.codec_context.name, _never)
     first_key: int | None = None
+    decoded = -(2**62)
     for packet in demuxed(container, stream):
         stamp = packet.pts
         found.count += 1
@@ -251,6 +264,8 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
             del found.shown[:]  # without a key frame before them they cannot be decoded
         found.is_encrypted |= packet.has_sidedata("encryption_info")
         found.is_damaged |= packet.is_corrupt
+        found.is_restarted |= packet.dts is not None and packet.dts < decoded
+        decoded = decoded if packet.dts is None else packet.dts
         if stamp is None:
             found.lost_stamps += 1
             found.shown.append(0)
@@ -260,6 +275,10 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
         # Frames that follow the first key frame but are shown before it refer to lost ones.
         if not packet.is_discard and (first_key is None or stamp >= first_key):
             found.shown.append(stamp)
+            if packet.dts is not None:
+                found.first_decoded = min(
+                    packet.dts, packet.dts if found.first_decoded is None else found.first_decoded
+                )
     return found
 
 
@@ -290,7 +309,8 @@ def _shown_ticks(
 ) -> tuple[np.ndarray, bool]:
     """Return the sorted stamps, int64 [N], and whether they identify decoded frames."""
     in_file = np.array(packets.shown, np.int64)
-    if packets.lost_stamps:
+    if packets.lost_stamps or packets.is_restarted:
+        # Without stamps, or with those of several recordings: frames in file order, evenly.
         spacing = 1 / ((fps or 1) * tick)
         return np.round(np.arange(len(in_file)) * spacing).astype(np.int64), False
     shown = np.sort(in_file)
@@ -305,9 +325,18 @@ def _end(shown: np.ndarray, packets: _Packets, tick: float) -> float:
     if not len(shown):
         return 0.0
     span = int(shown[-1] - shown[0])
-    if packets.end > shown[-1] and not packets.lost_stamps:
+    if packets.end > shown[-1] and not (packets.lost_stamps or packets.is_restarted):
         return (packets.end - int(shown[0])) * tick
     return span * tick * len(shown) / max(len(shown) - 1, 1)
+
+
+def _seek_ticks(
+    keys: np.ndarray, container: InputContainer, stream: VideoStream, first_decoded: int | None
+) -> np.ndarray:
+    """Return the stamp by which FFmpeg finds each key frame: of showing, or of decoding."""
+    if container.format.name.startswith("mov"):  # as if the first frame were decoded when shown
+        return keys[:, 1] + (stream.start_time or 0) - (first_decoded or 0)
+    return keys[:, 1] if container.format.name == "flv" else keys[:, 0]
 
 
 def _stated_rates(stream: VideoStream) -> tuple[float, float]:
@@ -356,8 +385,3 @@ def _without_sound_only(path: str | os.PathLike[str], table: TimeTable) -> TimeT
     is_explained = end > table.stated_end - _FILE_SLACK_SECONDS
     is_explained |= table.lacking_seconds < _FILE_SLACK_SECONDS
     return dataclasses.replace(table, stated_end=table.end) if is_explained else table
-
-
-def nothing_shown(path: str | os.PathLike[str]) -> UnreadableVideo:
-    """Return the error for a file without a single frame."""
-    return UnreadableVideo(path, "no decodable frame", "the file has no frame: fetch it again")

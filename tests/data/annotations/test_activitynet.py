@@ -107,6 +107,12 @@ def test_moments(folder, pairs):
     assert read.notes[1] == "1 moments left out: start is not before end"
 
 
+def test_whole_seconds_cut_moments_down(folder, pairs):
+    read = read_activitynet(folder, "train", moments=True, whole_seconds=True)
+    assert pairs(read) == pairs(read_activitynet(folder, "train", moments=True))
+    assert [(clip.start, clip.end) for clip in read.clips] == [(0, 5), (4, 10)]
+
+
 @pytest.mark.parametrize(
     "names",
     [("v_-abc.mp4", "v_v_de.mkv"), ("-abc.webm", "v_de.mp4"), ("x/-abc.mp4", "x/v_v_de.mp4")],

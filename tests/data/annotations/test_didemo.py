@@ -139,6 +139,9 @@ def test_moments_are_the_mean_of_the_annotators(folder, pairs):
     read = read_didemo(folder, "test", moments=True)
     assert [each[0] for each in pairs(read)][:2] == ["-a@N0_1.mov#2.5-10", "-a@N0_1.mov#0-30"]
     assert (read.clips[0].start, read.clips[0].end) == (2.5, 10.0)
+    cut = read_didemo(folder, "test", moments=True, whole_seconds=True)
+    assert pairs(cut) == pairs(read)
+    assert (cut.clips[0].start, cut.clips[0].end) == (2.0, 10.0)
 
 
 @pytest.mark.parametrize(

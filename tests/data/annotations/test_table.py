@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -298,3 +299,96 @@ def test_wrong_file(tmp_path):
         read_table(tmp_path / "absent.csv", "t")
     with pytest.raises(ValueError, match="ends in '.xlsx', expected .csv or .jsonl"):
         read_table(tmp_path / "mine.xlsx", "t")
+
+
+def table_of(path, text: str | bytes):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+PLAIN = "video,caption,split\na.mp4,a dog,train\nb.mp4,a cat,test\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "video,caption,split,,,\na.mp4,a dog,train,,,\nb.mp4,a cat,test,,,\n,,,,,\n,,,,,\n",
+        "video,caption,split,,\na.mp4,a dog,train\nb.mp4,a cat,test,\n",
+        "video,caption,split\na.mp4,a dog,train\n,,\nb.mp4,a cat,test\n , ,\n\n",
+        "sep=,\n" + PLAIN,
+        "\ufeff" + PLAIN,
+        "\ufeffsep=,\r\n" + PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace("\n", "\r"),
+        ",video,,caption,split\n0,a.mp4,x,a dog,train\n1,b.mp4,y,a cat,test\n",
+    ],
+)
+def test_what_spreadsheets_add_is_ignored(table, text):
+    path = table_of(table, text)
+    assert table_splits(path) == ("train", "test")
+    plain = table_of(table.with_name("plain.csv"), PLAIN)
+    for split in ("train", "test"):
+        assert read_table(path, split).sha256() == read_table(plain, split).sha256()
+
+
+def test_a_caption_of_two_lines_is_one_row(table):
+    path = table_of(table, 'video,caption,split\r\na.mp4,"one\r\n\r\ntwo, ""three""",t\r\n')
+    assert read_table(path, "t").captions == ('one\r\n\r\ntwo, "three"',)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (PLAIN.replace(",", ";"), "semicolons"),
+        (PLAIN.replace(",", "\t"), "tabs"),
+        (PLAIN.replace(",", "|"), "vertical bars"),
+        ('"video";"caption, long";"caption"\na;b;c\n', "semicolons"),
+        ("sep=;\n" + PLAIN.replace(",", ";"), "sep=;"),
+        ("sep=\t\n" + PLAIN.replace(",", "\t"), "not separated by commas"),
+        (PLAIN.encode("utf-16"), "UTF-16"),
+        (PLAIN.encode("utf-16-be"), "UTF-16"),
+        (b"PK\x03\x04" + bytes(100), "spreadsheet"),
+        (b"\xd0\xcf\x11\xe0" + bytes(100), "spreadsheet"),
+        (gzip.compress(PLAIN.encode()), "gzip"),
+        (PLAIN.replace("dog", "d\xf6g").encode("cp1252"), "line 2: byte 0xf6"),
+    ],
+)
+def test_other_exports_are_named(table, content, named):
+    with pytest.raises(ValueError, match=f"(?i){named}") as error:
+        table_splits(table_of(table, content))
+    assert str(table) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("a.mp4,a dog, running,t,", "text in a column without a name"),
+        ("a.mp4,a dog, running,t,,", "6 fields"),
+        ("a.mp4,a dog", "2 fields"),
+    ],
+)
+def test_a_comma_in_a_caption_does_not_shift_the_columns(table, row, why):
+    path = table_of(table, f"video,caption,split,,\n{row}\nb.mp4,fine,t,,\n")
+    with pytest.raises(ValueError, match=f"1 bad row\n  line 2: {why}"):
+        read_table(path, "t")
+
+
+def test_a_decimal_comma_is_explained(table):
+    write_csv(table, 'a.mp4,x,t,"4,5",9', header="video,caption,split,start,end")
+    with pytest.raises(ValueError, match=r"start is '4,5'.*a point instead of the comma"):
+        read_table(table, "t")
+
+
+def test_spaces_stay_in_the_name_of_the_file_and_not_in_the_id(table, tmp_path):
+    write_csv(table, " lead.mp4,one,t", "a.mp4 ,two,t", "a.mp4,three,t")
+    split = read_table(table, "t")
+    assert clip_ids(split) == ["lead", "a"] and split.captions_of(1) == [1, 2]
+    for name in (" lead.mp4", "lead.mp4", "a.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    found, missing = find_video_files(split, tmp_path)
+    assert (missing, found) == ({}, {"lead": tmp_path / " lead.mp4", "a": tmp_path / "a.mp4"})
+
+
+def test_rows_that_are_all_bad_do_not_hide_as_absent_splits(table):
+    write_csv(table, "a.mp4,x,", "b.mp4,y, ")
+    with pytest.raises(ValueError, match="2 bad rows"):
+        table_splits(table)

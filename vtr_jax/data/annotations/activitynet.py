@@ -18,6 +18,7 @@ from vtr_jax.data.annotations.choices import (
 from vtr_jax.data.annotations.listed import read_list
 from vtr_jax.data.annotations.pairs import split_of_pairs, timed_id
 from vtr_jax.data.annotations.rows import read_json
+from vtr_jax.data.frame_choice import cut_to_whole_seconds
 from vtr_jax.data.split import Split, VideoClip
 
 PREFIX = "v_"
@@ -35,6 +36,7 @@ def read_activitynet(
     split: str,
     *,
     moments: bool = False,
+    whole_seconds: bool = False,
     val_file: str = "val_1",
     system: str = "clip4clip",
 ) -> Split:
@@ -50,6 +52,8 @@ def read_activitynet(
         split: "train", "val" or "test"; the last two are the same videos, for the originals test
             on val_1.
         moments: every sentence is a caption of its own, of the stretch it was written for.
+        whole_seconds: cut the times of moments down to whole seconds, as the originals' loader
+            does. Their frames may then lie outside the moment.
         val_file: "val_1", or "val_2", which describes the same videos again.
         system: all read alike. The names v_ID and ID of a video file are both found.
 
@@ -61,6 +65,7 @@ def read_activitynet(
     folder = annotation_folder(annotations_dir, "ActivityNet Captions' JSON files", split, system)
     check_choice("val_file", val_file, ("val_1", "val_2"))
     check_flag("moments", moments)
+    check_flag("whole_seconds", whole_seconds)
     name = "train" if split == "train" else val_file
     list_path = find_annotation(folder, ID_FILES[name], split)
     path = find_annotation(folder, [f"{name}.json", f"{name}.json.gz"], split)
@@ -86,7 +91,8 @@ def read_activitynet(
         for (start, end), sentence in zip(entry["timestamps"], entry["sentences"], strict=True):
             empty += start >= end
             if start < end:
-                pairs.append((_moment(video_id, start, end), sentence.strip()))
+                moment = _moment(video_id, start, end, whole_seconds)
+                pairs.append((moment, sentence.strip()))
     if empty:
         notes.append(f"{empty} moments left out: start is not before end")
     return split_of_pairs("activitynet", split, pairs, tuple(notes))
@@ -102,10 +108,11 @@ def _clip(video_id: str, start: float, end: float) -> VideoClip:
     return VideoClip(video_id, f"{video_id}.mp4", start, float(end), other_names=(f"{other}.mp4",))
 
 
-def _moment(video_id: str, start: float, end: float) -> VideoClip:
+def _moment(video_id: str, start: float, end: float, is_cut: bool) -> VideoClip:
     whole = _clip(video_id, float(start), end)
     moment_id = timed_id(video_id, whole.start, whole.end)
-    return VideoClip(moment_id, whole.file, whole.start, whole.end, whole.other_names)
+    times = cut_to_whole_seconds(start, end) if is_cut else (whole.start, whole.end)
+    return VideoClip(moment_id, whole.file, *times, whole.other_names)
 
 
 def _read_ids(path: Path) -> list[str]:

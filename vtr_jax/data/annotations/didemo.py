@@ -15,6 +15,7 @@ from vtr_jax.data.annotations.choices import annotation_folder, check_flag, find
 from vtr_jax.data.annotations.listed import read_list
 from vtr_jax.data.annotations.pairs import split_of_pairs, timed_id
 from vtr_jax.data.annotations.rows import read_json
+from vtr_jax.data.frame_choice import cut_to_whole_seconds
 from vtr_jax.data.split import Split, VideoClip, clip_name
 
 # The annotations cover the first 30 seconds; the originals read the second that 30 names too.
@@ -27,6 +28,7 @@ def read_didemo(
     split: str,
     *,
     moments: bool = False,
+    whole_seconds: bool = False,
     system: str = "clip4clip",
 ) -> Split:
     """Read a split of DiDeMo: the listed videos, in the order they first occur in the JSON file.
@@ -40,6 +42,8 @@ def read_didemo(
         split: "train", "val" or "test".
         moments: every description is a caption of its own, of the stretch it was written for: the
             mean start to the mean end of what its annotators marked, in segments of 5 seconds.
+        whole_seconds: cut the times of moments down to whole seconds, as the originals' loader
+            does. Their frames may then lie outside the moment.
         system: all read alike. A video file may have any extension, whatever its listed name
             ends in.
 
@@ -50,6 +54,7 @@ def read_didemo(
     """
     folder = annotation_folder(annotations_dir, "DiDeMo's JSON files and lists", split, system)
     check_flag("moments", moments)
+    check_flag("whole_seconds", whole_seconds)
     list_path = find_annotation(folder, [f"{split}_list.txt"], split)
     path = find_annotation(folder, [f"{split}_data.json", f"{split}_data.json.gz"], split)
     listed = read_list(list_path)
@@ -67,7 +72,10 @@ def read_didemo(
     pairs: list[tuple[VideoClip, str]] = []
     for name, of_video in by_video.items():
         if moments:
-            pairs += [(_moment(path, name, entry), entry["description"]) for entry in of_video]
+            pairs += [
+                (_moment(path, name, entry, whole_seconds), entry["description"])
+                for entry in of_video
+            ]
         else:
             text = " ".join(entry["description"] for entry in of_video)
             pairs.append((_clip(name, name, START, END), text))
@@ -108,7 +116,7 @@ def _clip(clip_id: str, name: str, start: float, end: float) -> VideoClip:
     return VideoClip(clip_id, name, start, end, other_names=others)
 
 
-def _moment(path: Path, name: str, entry: dict[str, Any]) -> VideoClip:
+def _moment(path: Path, name: str, entry: dict[str, Any], is_cut: bool) -> VideoClip:
     times = entry.get("times")
     if not isinstance(times, list) or not times or not all(map(_is_stretch, times)):
         raise ValueError(
@@ -118,7 +126,8 @@ def _moment(path: Path, name: str, entry: dict[str, Any]) -> VideoClip:
     first, last = np.mean(times, axis=0)
     start = round(float(first) * SEGMENT_SECONDS, 3)
     end = round(float(last + 1) * SEGMENT_SECONDS, 3)
-    return _clip(timed_id(name, start, end), name, start, end)
+    times = cut_to_whole_seconds(start, end) if is_cut else (start, end)
+    return _clip(timed_id(name, start, end), name, *times)
 
 
 def _is_stretch(pair: Any) -> bool:

@@ -159,7 +159,8 @@ def read_csv(
 def _parse_csv(
     path: str | os.PathLike[str], required: Sequence[str]
 ) -> tuple[list[Row], list[BadRow]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     bad: list[BadRow] = []
     header: list[str] = []
@@ -176,6 +177,8 @@ def _parse_csv(
                     bad.append(BadRow(line, _field_count(len(fields), len(columns))))
             line = reader.line_num + 1
     except csv.Error as error:
+        if not header:  # quoted names with another separator between them
+            _require_commas(path, text.splitlines()[0], required)
         raise ValueError(f"{path}, line {line}: broken quoting ({error})") from error
     if not columns:
         raise ValueError(f"{path}: the file is empty, expected the columns {', '.join(required)}")
@@ -260,10 +263,7 @@ def _columns(
         columns.pop()
     missing = [name for name in required if name not in columns]
     if missing:
-        if separator := _other_separator(fields, required):
-            raise ValueError(
-                f"{path}: it is separated by {separator}, found: {','.join(fields)}; {_SAVE_AGAIN}"
-            )
+        _require_commas(path, ",".join(fields), required)
         raise ValueError(
             f"{path}: the first line must name the columns {', '.join(required)}; missing: "
             f"{', '.join(missing)}; found: {', '.join(columns) or 'a blank line'}"
@@ -274,14 +274,14 @@ def _columns(
     return columns
 
 
-def _other_separator(fields: Sequence[str], required: Sequence[str]) -> str | None:
-    """The name of what separates the columns of a first line, if that is no comma."""
-    text = ",".join(fields)
+def _require_commas(path: str | os.PathLike[str], line: str, required: Sequence[str]) -> None:
+    """Raise a ValueError if the columns of a first line are separated by something else."""
     for separator, name in {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.items():
-        names = [each.strip(" \"'").lower() for each in text.split(separator)]
+        names = [each.strip(" \"'").lower() for each in line.split(separator)]
         if len(names) > 1 and set(required) & set(names):
-            return name
-    return None
+            raise ValueError(
+                f"{path}: its columns are separated by {name}, found: {line}; {_SAVE_AGAIN}"
+            )
 
 
 def _field_count(found: int, expected: int) -> str:

@@ -119,16 +119,20 @@ def _count_as_chosen(plans: dict[Stretch, FramePlan], found: Probe) -> None:
 def _count_by_decoding(
     plans: dict[Stretch, FramePlan], settings: StoreSettings, found: Probe
 ) -> None:
+    """Decode every frame; raise UnreadableVideo only if no stretch of the file can be read."""
+    failed: dict[Stretch, UnreadableVideo] = {}
     for stretch, plan in plans.items():
         try:
             decoded = sum(1 for _ in read_images(plan))
         except UnreadableVideo as error:
-            if error.reason not in _OF_A_STRETCH:
-                raise
-            found.rejected[stretch] = f"{error.reason}: {error.message}"
+            failed[stretch] = error
             continue
         counts = FrameCounts(decoded, plan.chosen, note_on(plan, stretch[1]))
         if decoded < settings.min_frames:
             found.rejected[stretch] = too_short(decoded, settings)
         elif counts.ends_early:
             found.counts[stretch] = counts
+    for why in failed.values():
+        if len(failed) == len(plans) and not found.rejected and why.reason not in _OF_A_STRETCH:
+            raise why
+    found.rejected |= {each: f"{why.reason}: {why.message}" for each, why in failed.items()}

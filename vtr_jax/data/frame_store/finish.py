@@ -76,9 +76,8 @@ def open_work(
 
     Raises ValueError where unfinished work with other settings is there.
     """
-    parts = find_work(store_dir, settings)
     work = store_dir / WORK_FOLDER
-    if parts is None:
+    if find_work(store_dir, settings) is None:
         discard_work(store_dir)
         work.mkdir()
         write_atomically(work / _WORK_SETTINGS, json.dumps(settings.as_dict()).encode())
@@ -87,7 +86,9 @@ def open_work(
     return PartFolder(work / _PARTS, settings, max_record_bytes)
 
 
-def find_work(store_dir: Path, settings: StoreSettings) -> PartFolder | None:
+def find_work(
+    store_dir: Path, settings: StoreSettings, max_record_bytes: int = MAX_RECORD_BYTES
+) -> PartFolder | None:
     """Finds the folder of clips that an interrupted run has decoded; None where there is none.
 
     Raises ValueError where it was made with other settings.
@@ -97,7 +98,7 @@ def find_work(store_dir: Path, settings: StoreSettings) -> PartFolder | None:
         return None
     found = StoreSettings.from_dict(json.loads((work / _WORK_SETTINGS).read_text()))
     require_same_settings(work, found, settings)
-    return PartFolder(work / _PARTS, settings)
+    return PartFolder(work / _PARTS, settings, max_record_bytes)
 
 
 def require_same_settings(place: Path, found: StoreSettings, wanted: StoreSettings) -> None:

@@ -26,7 +26,7 @@ from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.resize import resize_picture, resize_short_side
 from vtr_jax.data.sampling import FramePlan, plan_frames, read_images
-from vtr_jax.data.video import UnreadableVideo
+from vtr_jax.data.video_file import UnreadableVideo
 from vtr_jax.files import open_atomically
 
 # Protocol buffers hold less than 2 GiB; file name, settings and the like need a little of it.

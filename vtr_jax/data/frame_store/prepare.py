@@ -151,7 +151,7 @@ class _Run:
         self._folder = folder
         self._settings = settings
         self._max_bad_share = max_bad_share
-        self._earlier = open_earlier(folder, settings)
+        self._earlier = open_earlier(folder, settings, max_record_bytes)
         self._parts_folder = open_work(folder, settings, max_record_bytes)
         self._overlaps = overlaps
         self._jobs: list[ClipJob] = []

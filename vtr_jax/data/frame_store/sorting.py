@@ -12,7 +12,7 @@ from vtr_jax.data.frame_store.bad_clips import BadClipMemory
 from vtr_jax.data.frame_store.early_ends import FrameCounts, read_early_ends
 from vtr_jax.data.frame_store.finish import find_work, require_same_settings
 from vtr_jax.data.frame_store.jobs import ClipJob, is_unchanged
-from vtr_jax.data.frame_store.part import PartFolder, read_part_counts
+from vtr_jax.data.frame_store.part import MAX_RECORD_BYTES, PartFolder, read_part_counts
 from vtr_jax.data.frame_store.report import BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.frame_store.shards import INFO_FILE
@@ -54,13 +54,15 @@ class SortedClips:
             self.early[clip_id] = counts
 
 
-def open_earlier(folder: Path, settings: StoreSettings) -> EarlierRuns:
+def open_earlier(
+    folder: Path, settings: StoreSettings, max_record_bytes: int = MAX_RECORD_BYTES
+) -> EarlierRuns:
     """Opens what is in a store's folder; ValueError where it was made with other settings."""
     store = None
     if (folder / INFO_FILE).exists():
         store = FrameStore.open(folder)
         require_same_settings(folder, StoreSettings.from_dict(store.settings), settings)
-    parts = find_work(folder, settings)
+    parts = find_work(folder, settings, max_record_bytes)
     memory = BadClipMemory(folder, settings)
     return EarlierRuns(folder, store, parts, memory, read_early_ends(folder))
 
