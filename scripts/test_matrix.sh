@@ -14,11 +14,12 @@ FOLDER=.cache/matrix
 PACKAGES="jax|jaxlib|flax|optax|orbax-checkpoint|ml_collections|absl-py|numpy|av|pillow|tokenizers"
 PACKAGES+="|ftfy|safetensors|transformers|tqdm|matplotlib|tensorflow.cpu|tensorflow-datasets"
 
-# The interpreter of a version (3.13) on PATH or below pyenv's root; nothing if there is none.
+# Print the interpreter of a supported version (3.13) on PATH or in pyenv; nothing if there is none.
 interpreter() {
     local candidate
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
-        "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null &&
+        right_python "$candidate" &&
+            "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" &&
             { command -v "$candidate"; return; }
     done
 }
@@ -42,9 +43,9 @@ test_version() {
     if stage installation install "$python" "$venv"; then
         export TF_CPP_MIN_LOG_LEVEL=3
         stage tests "$venv/bin/python" -m pytest --numprocesses=auto --maxprocesses=4 \
-            --dist=loadfile tests/parity tests/models tests/data tests/test_wheel.py
-        stage demo env VTR_VENV="$venv" bash -c '. scripts/environment.sh; \
-            exec "$VENV/bin/python" scripts/demo.py --short --out="$VENV/demo"'
+            --dist=loadfile tests/parity tests/models tests/data tests/test_wheel.py \
+            tests/test_setup.py tests/test_extras.py
+        stage demo env VTR_VENV="$venv" bash scripts/demo.sh --short --out="$venv/demo"
     fi
     [ -n "${VTR_KEEP:-}" ] || rm -rf "$venv"
 }

@@ -47,8 +47,8 @@ def test_another_data_set_has_other_reader_options():
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (["--config=nothing.py"], FileNotFoundError, "no such recipe file"),
-        (["--config"], FileNotFoundError, "no such recipe file"),
+        (["--config=nothing.py"], FileNotFoundError, "no such recipe or file"),
+        (["--config"], FileNotFoundError, "no such recipe or file"),
         ([f"--config={RECIPE}:msrvtt-half"], ValueError, "TABLE one of finetune, zeroshot"),
     ],
 )
