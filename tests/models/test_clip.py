@@ -197,7 +197,7 @@ def test_small_vocabularies_hold_every_token():
         ({"vision_heads": "two"}, "vision_heads: 'two' heads"),
         ({"patch_size": 7}, "image resolution 16 is not a multiple of the patch size 7"),
         ({"linear_patch": "4d"}, "linear_patch: expected 2d or 3d, got '4d'"),
-        ({"activation": "silu"}, "activation: expected one of quick_gelu, gelu, got 'silu'"),
+        ({"activation": "silu"}, "activation: .* got 'silu'"),
         ({"vision_layers": 0}, r"both towers need layers, got 0 \(vision\) and 1 \(text\)"),
     ],
 )
