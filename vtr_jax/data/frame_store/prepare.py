@@ -62,7 +62,7 @@ class TooManyBadVideos(ValueError):
             found = f"not one of {report.clips} clips can be prepared: {mend}"
         else:
             found = (
-                f"{len(report.bad) + report.lost_much} of {report.clips} clips "
+                f"{round(report.bad_share * report.clips)} of {report.clips} clips "
                 f"({report.bad_share:.1%}) cannot be prepared or end early, max_bad_share allows "
                 f"{max_bad_share:.1%}: {mend}, or allow more"
             )
