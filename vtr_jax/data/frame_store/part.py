@@ -167,7 +167,7 @@ def make_part(
     """Decode a clip into a part file, frame by frame; return why not if the video is at fault.
 
     Raises:
-        OSError: the part file cannot be written (a full disk), which is no fault of the video.
+        OSError: the part file cannot be written (a full disk), which is not the fault of the video.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = encode_clip(job, settings, max_bytes)
