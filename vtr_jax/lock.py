@@ -24,7 +24,7 @@ def only_process(directory: str | os.PathLike[str], what: str) -> Iterator[None]
     """Hold the lock file of a directory, which names the process that works there.
 
     The kernel gives the lock up when its process ends, however it ends: the file that a killed
-    process leaves is no obstacle.
+    process leaves does not stop others.
 
     Args:
         directory: made where it is not there yet, and removed again if nothing came into it.

@@ -86,7 +86,8 @@ def test_a_clip_too_large_for_a_record_costs_itself_alone(
     lengths = dict(zip(store.clip_ids, store.index.lengths.tolist(), strict=True))
     limit = sorted(lengths.values())[-2]
     largest = max(lengths, key=lambda name: lengths[name])
-    report = prepare_small(whole_split, max_record_bytes=limit, max_bad_share=0.2)
+    report = prepare_small(whole_split, max_record_bytes=limit, max_bad_share=0)
+    assert report.bad_share == 0  # its file is whole
     (bad,) = report.bad
     assert (bad.clip_id, bad.reason.split(":")[0]) == (largest, "too large")
     assert "--framerate" in bad.reason and "--encoding" not in bad.reason

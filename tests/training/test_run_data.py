@@ -105,7 +105,7 @@ def test_holding_out_nothing_or_everything_is_refused(clips):
 
 def test_overlap_of_train_and_validation_is_refused(tiny_config, changed_captions):
     annotations = changed_captions(("train_00003.mp4", "seen before", "val"))
-    message = "1 of the 6 clips of val are also in train, .*: train_00003; mend the annotations"
+    message = "1 of the 6 clips of val are also in train, .*: train_00003; fix the annotations"
     with pytest.raises(ValueError, match=message):
         load_run_data(tiny_config({"data.annotations": annotations}))
     data = load_run_data(tiny_config({"data.annotations": annotations, "data.validation": "none"}))

@@ -23,7 +23,7 @@ def find_video_files(
         found or is ambiguous. Every clip is in one of the two.
 
     Raises:
-        FileNotFoundError: `videos_dir` is no folder.
+        FileNotFoundError: `videos_dir` is not a folder.
     """
     files = find_files(split, Path(videos_dir))
     return files.found, files.missing
@@ -70,7 +70,7 @@ def find_files(split: Split, videos_dir: Path) -> FoundFiles:
     The first of these that gives exactly one file counts.
 
     Raises:
-        FileNotFoundError: `videos_dir` is no folder.
+        FileNotFoundError: `videos_dir` is not a folder.
     """
     _require_folder(videos_dir)
     files = FoundFiles()
@@ -84,7 +84,7 @@ def find_files(split: Split, videos_dir: Path) -> FoundFiles:
             files.found[clip.clip_id] = path
             continue
         match = tree.match(names)
-        # What is no file is found nevertheless: preparing it tells what it is.
+        # Pipes, devices and broken links are found too: preparing reports what they are.
         odd = [path for path in paths if os.path.lexists(path) and not os.path.isdir(path)]
         if len(match.paths) == 1:
             files.take(clip, match, videos_dir)
@@ -152,9 +152,7 @@ def _why_not_found(
 def _several(looked_for: str, kind: str, match: NameMatch, folder: Path) -> str:
     paths = ", ".join(str(path.relative_to(folder)) for path in match.paths[:5])
     apart_from = f" apart from {' and '.join(match.apart_from)}" if match.apart_from else ""
-    return (
-        f"{looked_for}: {len(match.paths)} {kind} in {folder} fit{apart_from}, keep one of: {paths}"
-    )
+    return f"{looked_for}: {len(match.paths)} {kind} in {folder} fit{apart_from}; write one of these names in the annotations: {paths}"
 
 
 def _nearest(name: str, tree: FolderNames) -> str:

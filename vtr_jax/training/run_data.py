@@ -77,7 +77,7 @@ def _refuse_overlap(train: Split, validation: Split | None) -> None:
         raise ValueError(
             f"{len(common)} of the {len(validation.clips)} clips of {validation.name} are also in "
             f"{train.name}, so that validation would measure memory: {', '.join(common[:5])}; "
-            "mend the annotations"
+            "fix the annotations"
         )
 
 

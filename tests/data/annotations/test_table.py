@@ -254,7 +254,7 @@ def test_all_bad_rows_are_counted_and_ten_are_listed(table):
     lines = str(raised.value).split("\n")
     assert lines[1] == "  line 3: no caption" and lines[10] == "  line 21: no caption"
     assert lines[11] == "  and 5 more" and len(lines) == 13
-    assert lines[12] == f"{table}: mend the 15 rows listed above, or remove them"
+    assert lines[12] == f"{table}: fix the 15 rows listed above, or remove them"
 
 
 def test_rows_after_a_quoted_line_break_keep_their_line(table):
@@ -269,7 +269,8 @@ def test_rows_after_a_quoted_line_break_keep_their_line(table):
         (b"", "the file is empty, expected the columns video, caption"),
         (b"video,caption,split\n", "no rows, expected one for each caption"),
         (b"a.mp4,a dog,train\n", "must name the columns video, caption; missing: video, caption"),
-        (b"\nvideo,caption,split\n", "found: a blank line"),
+        (b"\nvideo,caption,split\n", "no rows, expected one for each caption"),
+        (b"\n,,\n", "the file is empty, expected the columns video, caption"),
         (b"video;caption;split\na;b;c\n", "found: video;caption;split"),
         (b"video,text,split,id\n", "missing: caption; found: video, text, split, id"),
         (b"video,caption,caption\n", "names a column twice: video, caption, caption"),
@@ -316,6 +317,7 @@ PLAIN = "video,caption,split\na.mp4,a dog,train\nb.mp4,a cat,test\n"
         "video,caption,split,,\na.mp4,a dog,train\nb.mp4,a cat,test,\n",
         "video,caption,split\na.mp4,a dog,train\n,,\nb.mp4,a cat,test\n , ,\n\n",
         "sep=,\n" + PLAIN,
+        "\n,,\n" + PLAIN,
         "\ufeff" + PLAIN,
         "\ufeffsep=,\r\n" + PLAIN.replace("\n", "\r\n"),
         PLAIN.replace("\n", "\r"),
@@ -348,7 +350,7 @@ def test_a_caption_of_two_lines_is_one_row(table):
         (PLAIN.encode("utf-16-be"), "UTF-16"),
         (b"PK\x03\x04" + bytes(100), "spreadsheet"),
         (b"\xd0\xcf\x11\xe0" + bytes(100), "spreadsheet"),
-        (gzip.compress(PLAIN.encode()), "gzip"),
+        (gzip.compress(PLAIN.encode(), mtime=0), "gzip"),
         (PLAIN.replace("dog", "d\xf6g").encode("cp1252"), "line 2: byte 0xf6"),
     ],
 )

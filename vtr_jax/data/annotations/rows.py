@@ -168,9 +168,11 @@ def _parse_csv(
     line = 1
     try:
         for fields in reader:
-            if not header and not _is_separator_line(path, fields):
+            if not any(field.strip() for field in fields):
+                pass  # spreadsheet programs write rows without content, also before the header
+            elif not header and not _is_separator_line(path, fields):
                 header, columns = fields, _columns(path, fields, required)
-            elif header and any(field.strip() for field in fields):
+            elif header:
                 if len(columns) <= len(fields) <= len(header):
                     _add_row(line, fields, columns, rows, bad)
                 else:
@@ -242,7 +244,7 @@ def _parse_jsonl(path: str | os.PathLike[str]) -> tuple[list[Row], list[BadRow]]
 def refuse_bad_rows(path: str | os.PathLike[str], bad: Sequence[BadRow]) -> None:
     """Raise one ValueError that lists the first ten bad rows and counts them all, if any.
 
-    What to do stands in its last line.
+    The last line says what to do.
     """
     if not bad:
         return
@@ -251,7 +253,7 @@ def refuse_bad_rows(path: str | os.PathLike[str], bad: Sequence[BadRow]) -> None
     plural = "row" if len(listed) == 1 else "rows"
     lines = "\n  ".join([f"{path}: {len(listed)} bad {plural}", *listed[:_SHOWN], *more])
     raise ValueError(
-        f"{lines}\n{path}: mend the {len(listed)} {plural} listed above, or remove them"
+        f"{lines}\n{path}: fix the {len(listed)} {plural} listed above, or remove them"
     )
 
 
@@ -266,7 +268,7 @@ def _columns(
         _require_commas(path, ",".join(fields), required)
         raise ValueError(
             f"{path}: the first line must name the columns {', '.join(required)}; missing: "
-            f"{', '.join(missing)}; found: {', '.join(columns) or 'a blank line'}"
+            f"{', '.join(missing)}; found: {', '.join(columns) or 'none'}"
         )
     named = [name for name in columns if name]
     if len(set(named)) < len(named):

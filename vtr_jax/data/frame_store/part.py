@@ -22,7 +22,7 @@ import numpy as np
 from vtr_jax.data.frame_store.early_ends import FrameCounts
 from vtr_jax.data.frame_store.encoding import encode_frame
 from vtr_jax.data.frame_store.jobs import ClipJob, ClipSource, is_unchanged, source_of
-from vtr_jax.data.frame_store.report import BadClip
+from vtr_jax.data.frame_store.report import TOO_LARGE, BadClip
 from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.resize import resize_picture, resize_short_side
 from vtr_jax.data.sampling import FramePlan, plan_frames, read_images
@@ -118,7 +118,7 @@ def _encoded(job: ClipJob, settings: StoreSettings, max_bytes: int) -> Generator
         frame_indices.append(index)
         needed += len(frame) + _BYTES_PER_FRAME
         if needed > max_bytes:
-            raise UnreadableVideo(job.found_path, "too large", _too_large(sizes, plan, settings))
+            raise UnreadableVideo(job.found_path, TOO_LARGE, _too_large(sizes, plan, settings))
         yield frame
     return Part(
         clip_id=job.clip_id,
@@ -167,7 +167,7 @@ def make_part(
     """Decode a clip into a part file, frame by frame; return why not if the video is at fault.
 
     Raises:
-        OSError: the part file cannot be written (a full disk), which is no fault of the video.
+        OSError: the part file cannot be written (a full disk), which is not the fault of the video.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = encode_clip(job, settings, max_bytes)

@@ -57,14 +57,14 @@ class TooManyBadVideos(ValueError):
     def __init__(self, report: PrepareReport, max_bad_share: float) -> None:
         self.report = report
         unusable = (*report.bad, *report.early)
-        mend = "mend the files and run the same command again (finished clips are kept)"
+        fix = "fix the files and run the same command again (finished clips are kept)"
         if len(report.bad) == report.clips:
-            found = f"not one of {report.clips} clips can be prepared: {mend}"
+            found = f"not one of {report.clips} clips can be prepared: {fix}"
         else:
             found = (
-                f"{len(report.bad) + report.lost_much} of {report.clips} clips "
+                f"{round(report.bad_share * report.clips)} of {report.clips} clips "
                 f"({report.bad_share:.1%}) cannot be prepared or end early, max_bad_share allows "
-                f"{max_bad_share:.1%}: {mend}, or allow more"
+                f"{max_bad_share:.1%}: {fix}, or allow more"
             )
         super().__init__(
             f"clips with something wrong:\n{bad_table(unusable, _SHOWN_IN_ERROR)}\n{found}; all "

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vtr_jax.files import write_atomically
 
 REPORT_FILE = "report.json"
+TOO_LARGE = "too large"
 DECODER_CRASH = "crash: decoding it ends the process"
 _LISTED = 20
 _NAMED = 5
@@ -52,8 +53,12 @@ class PrepareReport:
 
     @property
     def bad_share(self) -> float:
-        """Share of the clips asked for that could not be stored, or lost much, 0 to 1."""
-        return (len(self.bad) + self.lost_much) / self.clips
+        """Share of the clips asked for that could not be stored, or lost much, 0 to 1.
+
+        Clips too large for a record do not count: their files are whole.
+        """
+        at_fault = [bad for bad in self.bad if not bad.reason.startswith(TOO_LARGE)]
+        return (len(at_fault) + self.lost_much) / self.clips
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
