@@ -56,12 +56,15 @@ def hide_first_frames(path: Path, hidden: float) -> Path:
     """Move the start of a file's edit list; MP4's own way of trimming without encoding again."""
     content = bytearray(path.read_bytes())
     at = content.find(b"elst") + 12
-    timescale_at = content.find(b"mdhd") + 16
-    timescale = int.from_bytes(content[timescale_at : timescale_at + 4], "big")
+    # The length counts in the movie's time scale (1000 before FFmpeg 9), the start in the stream's.
+    movie_scale, timescale = (
+        int.from_bytes(content[place : place + 4], "big")
+        for place in (content.find(b"mvhd") + 16, content.find(b"mdhd") + 16)
+    )
     length, media_time = (
         int.from_bytes(content[place : place + 4], "big") for place in (at, at + 4)
     )
-    content[at : at + 4] = (length - round(hidden * 1000)).to_bytes(4, "big")
+    content[at : at + 4] = (length - round(hidden * movie_scale)).to_bytes(4, "big")
     content[at + 4 : at + 8] = (media_time + round(hidden * timescale)).to_bytes(4, "big")
     trimmed = path.with_stem(f"{path.stem}-trimmed")
     trimmed.write_bytes(content)
