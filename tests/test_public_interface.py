@@ -41,8 +41,8 @@ assert not imported, imported
 """
 
 PUBLIC = {
-    "load_retriever": ["directory", "mesh", "compute_dtype", "step"],
-    "retriever_from_state_dict": ["state_dict", "recipe", "options"],
+    "load_retriever": ["directory", "mesh", "compute_dtype", "step", "allow_nonfinite"],
+    "retriever_from_state_dict": ["state_dict", "recipe", "allow_nonfinite", "options"],
     "to_state_dict": ["retriever_or_gradients"],
     "convert_checkpoint": ["source", "directory", "recipe", "seed", "options"],
     "tokenize": ["texts", "max_words"],

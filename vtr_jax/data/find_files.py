@@ -152,7 +152,10 @@ def _why_not_found(
 def _several(looked_for: str, kind: str, match: NameMatch, folder: Path) -> str:
     paths = ", ".join(str(path.relative_to(folder)) for path in match.paths[:5])
     apart_from = f" apart from {' and '.join(match.apart_from)}" if match.apart_from else ""
-    return f"{looked_for}: {len(match.paths)} {kind} in {folder} fit{apart_from}; write one of these names in the annotations: {paths}"
+    return (
+        f"{looked_for}: {len(match.paths)} {kind} in {folder} fit{apart_from}; write one of these "
+        f"names in the annotations: {paths}"
+    )
 
 
 def _nearest(name: str, tree: FolderNames) -> str:
