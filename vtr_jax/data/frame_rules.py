@@ -14,12 +14,23 @@ from collections.abc import Callable
 import numpy as np
 
 from vtr_jax.data.frame_choice import check_choice, whole_second_frames
-from vtr_jax.data.time_table import StatedLength
 
 # Cap4Video's loader counts a second of any folder as so many files.
 CAP4VIDEO_FPS = 30
 _EERCF_MOST, _EERCF_KEPT = 256, 128
 _EMCL_IGNORED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class StatedLength:
+    """Frame rate (frames per second) and frame count of a file, as a frame rule reads them.
+
+    lacking: frames that the file states in addition to `frame_count`, but does not contain.
+    """
+
+    fps: float
+    frame_count: int
+    lacking: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

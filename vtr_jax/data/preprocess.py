@@ -10,9 +10,7 @@ import numpy as np
 from vtr_jax.data.frame_choice import order_frames, slice_positions
 from vtr_jax.data.frame_rules import Sampling
 from vtr_jax.data.resize import resize_picture
-from vtr_jax.data.sampling import plan_frames, read_images
 from vtr_jax.data.text import count_tokens, tokenize
-from vtr_jax.data.video import read_video
 from vtr_jax.preprocessing import CLIP_TOKENIZER, Preprocessing
 
 _SHUFFLE_SEED = 0
@@ -40,6 +38,10 @@ def read_preprocessed(
         UnreadableVideo: the file has no frame for this stretch.
         ValueError: the times make no sense.
     """
+    # Tokenizing needs no video decoder.
+    from vtr_jax.data.sampling import plan_frames, read_images
+    from vtr_jax.data.video import read_video
+
     rng = np.random.default_rng(_SHUFFLE_SEED)
     if preprocessing.frame_rule in ("opencv", "decord"):
         return read_video(

@@ -20,9 +20,9 @@ from PIL import Image, UnidentifiedImageError
 
 from vtr_jax.data.decode import frames_at
 from vtr_jax.data.frame_choice import check_choice
-from vtr_jax.data.frame_rules import CAP4VIDEO_FPS, Sampling, choose_frames
+from vtr_jax.data.frame_rules import CAP4VIDEO_FPS, Sampling, StatedLength, choose_frames
 from vtr_jax.data.table_rules import choose_from_table, lacking_choices
-from vtr_jax.data.time_table import StatedLength, TimeTable, read_time_table
+from vtr_jax.data.time_table import TimeTable, read_time_table
 from vtr_jax.data.video_file import UnreadableVideo
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from vtr_jax.data.frame_choice import are_whole_seconds, whole_second_frames
-from vtr_jax.data.frame_rules import Sampling, choose_frames
+from vtr_jax.data.frame_rules import Sampling, StatedLength, choose_frames
 from vtr_jax.data.opencv_frames import opencv_reads, opencv_reads_sensibly
-from vtr_jax.data.time_table import StatedLength, TimeTable
+from vtr_jax.data.time_table import TimeTable
 
 _TINY = 1e-6
 

@@ -24,6 +24,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from vtr_jax.data.frame_rules import StatedLength
 from vtr_jax.data.video_file import check_video_file, opened_video
 
 # OpenCV treats a rate or a duration below this as unknown.
@@ -39,18 +40,6 @@ _FILE_SLACK_SECONDS = 1.0
 _CLEAR_SECONDS, _CLEAR_SHARE = 0.5, 0.01
 # A mean rate that differs more from the stated one makes the stated one wrong.
 _SAME_RATE = 0.1
-
-
-@dataclass(frozen=True)
-class StatedLength:
-    """Frame rate (frames per second) and frame count of a file, as a frame rule reads them.
-
-    lacking: frames that the file states in addition to `frame_count`, but does not contain.
-    """
-
-    fps: float
-    frame_count: int
-    lacking: int = 0
 
 
 @dataclass(frozen=True, eq=False)

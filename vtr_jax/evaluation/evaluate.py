@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vtr_jax.cluster import to_host
-from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.data.preprocess import count_preprocessed, tokenize_preprocessed
 from vtr_jax.data.split import Split
 from vtr_jax.evaluation.encode import encode_captions, encode_clips, rounded_batch_size
@@ -188,6 +187,8 @@ def protocol_card(
     checkpoint_sha256: see retriever_sha256, which reads every parameter. tokens: ids and mask of
     the captions, int32 [C,L], if they are already tokenized.
     """
+    from vtr_jax.data.frame_store.settings import StoreSettings
+
     choice, preprocessing = FRAME_CHOICES[settings.slice_framepos], retriever.preprocessing
     if tokens is None:
         tokens = tokenize_preprocessed(split.captions, preprocessing, settings.max_words)

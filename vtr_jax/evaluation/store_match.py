@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.models.recipes import RetrieverConfig
 from vtr_jax.preprocessing import (
     PICTURE_SETTINGS,
@@ -63,6 +62,8 @@ def _differences(
     store: Any, preprocessing: Preprocessing, names: tuple[str, ...]
 ) -> dict[str, tuple[Any, Any]]:
     """Return {setting: (the store's value, the retriever's)} of those that differ."""
+    from vtr_jax.data.frame_store.settings import StoreSettings
+
     stored = StoreSettings.from_dict(store.settings)
     found = {
         name: (getattr(stored, name), getattr(preprocessing, name))

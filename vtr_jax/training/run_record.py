@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vtr_jax.data.frame_store.settings import StoreSettings
 from vtr_jax.files import write_atomically
 from vtr_jax.lock import LOCK_FILE
 
@@ -83,6 +82,8 @@ def check_same_run(workdir: Path, resolved: Mapping[str, Any]) -> dict[str, Any]
 
 def _with_newer_settings(resolved: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a run with the store settings that an earlier version did not know."""
+    from vtr_jax.data.frame_store.settings import StoreSettings
+
     known = saved.get("store_settings")
     if not isinstance(known, Mapping):
         return dict(saved)
