@@ -168,3 +168,44 @@ def test_the_table_of_a_changed_file_is_read_again(folder, write_at):
     assert read_time_table(path) is read_time_table(path)
     write_at(path, constant(30, 10), rate=10)
     assert read_time_table(path).frame_count == 30
+
+
+def cut(path: Path, share: float) -> Path:
+    content = path.read_bytes()
+    shorter = path.with_stem(f"{path.stem}-cut")
+    shorter.write_bytes(content[: int(share * len(content))])
+    return shorter
+
+
+@pytest.mark.parametrize("delay", [0, 4])
+def test_a_file_that_is_cut_off_is_reported_also_if_its_image_is_delayed(folder, write_at, delay):
+    times = [delay + time for time in constant(200, 10)]
+    whole = write_at(
+        folder / f"delayed{delay}.mp4",
+        times,
+        rate=10,
+        container_options={"movflags": "faststart", "use_editlist": "1"},
+    )
+    assert not read_time_table(whole).ends_early
+    table = read_time_table(cut(whole, 0.85))
+    assert table.frame_count < 200 and table.ends_early
+    assert table.stated_end == pytest.approx(20, abs=0.2)
+
+
+@pytest.mark.parametrize("offset", [0, 100])
+def test_the_start_of_a_transport_stream_does_not_shorten_it(folder, write_at, offset):
+    times = [offset + time for time in constant(100, 10)]
+    table = read_time_table(write_at(folder / f"offset{offset}.ts", times, rate=10))
+    assert table.stated_end == pytest.approx(10, abs=0.2) and not table.ends_early
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_threads_lose_no_frame_of_a_file_that_is_cut_off(folder, write_at, share):
+    whole = write_at(folder / f"threads{share}.avi", constant(120, 30), "mpeg4", Fraction(1, 30))
+    path = cut(whole, share)
+    wanted = list(range(read_time_table(path).frame_count))
+    read = {
+        threads: [(index, image.mean()) for index, image in frames_at(path, wanted, threads)]
+        for threads in ("NONE", "AUTO", "FRAME", "SLICE")
+    }
+    assert read["NONE"] and all(frames == read["NONE"] for frames in read.values())

@@ -89,11 +89,10 @@ def _attempts(
         table = read_time_table(path) if table is None else table
         if table.is_exact:
             yield lambda rest: _sparse_frames(path, rest, thread_type, table)
-    ended: list[bool] = []
     if thread_type != "NONE":
-        yield lambda _: _from_the_start(path, thread_type, _STRICT, table, ended)
-    if not any(ended):
-        yield lambda _: _from_the_start(path, "NONE", {}, table, ended)
+        yield lambda _: _from_the_start(path, thread_type, _STRICT, table)
+    # Threads can lose the last frame of a file that was cut off, without an error.
+    yield lambda _: _from_the_start(path, "NONE", {}, table)
 
 
 def _pick(wanted: Sequence[int], attempt: _Attempt) -> _Numbered:
@@ -114,9 +113,8 @@ def _from_the_start(
     thread_type: str,
     options: dict[str, str],
     table: TimeTable | None,
-    ended: list[bool],
 ) -> _Numbered:
-    """All frames with their indices; notes in `ended` that the file ended without an error."""
+    """All frames with their indices, up to the first error."""
     with opened_video(path, thread_type, options) as (container, stream):
         index = -1
         try:
@@ -126,7 +124,6 @@ def _from_the_start(
                     continue  # before the first key frame
                 index = index + 1 if place is None else max(place, index + 1)
                 yield index, frame
-            ended.append(True)
         except _DamagedStream:
             return
 

@@ -189,8 +189,7 @@ def _read_unchanged(path: str, inode: int, size: int, changed: int) -> TimeTable
             average_fps=average,
             guessed_fps=guessed,
             opencv_count=_opencv_count(container, stream, average),
-            # Relative to the first frame, or to a beginning before it: the weaker claim counts.
-            stated_end=min(stated_end, stated_end - first * tick),
+            stated_end=_from_first_frame(stated_end, first * tick, container, stream),
             codec=stream.codec_context.name,
             # Other containers count fields, or packets that hold nothing.
             unread=max(stream.frames - packets.count, 0) if is_mp4 else 0,
@@ -356,6 +355,19 @@ def _stated_end(container: InputContainer, stream: VideoStream) -> tuple[float, 
         return 3600 * hours + 60 * minutes + seconds, False
     except ValueError:
         return (container.duration or 0) / av.time_base, True
+
+
+def _from_first_frame(
+    stated_end: float, first_seconds: float, container: InputContainer, stream: VideoStream
+) -> float:
+    """Return a stated duration in seconds from the first frame that is shown."""
+    if container.format.name.startswith(("mov", "mpeg")) and stream.start_time is not None:
+        # It counts from the stream's own start, also if the image is delayed. Frames after that
+        # start can be lost before the first key frame, as in a broadcast.
+        start_seconds = float(stream.start_time * (stream.time_base or 0))
+        return stated_end - max(first_seconds - start_seconds, 0.0)
+    # Other containers count from there or from a beginning before it: the weaker claim counts.
+    return min(stated_end, stated_end - first_seconds)
 
 
 def _without_sound_only(path: str | os.PathLike[str], table: TimeTable) -> TimeTable:
