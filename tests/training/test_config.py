@@ -82,7 +82,7 @@ def test_other_arguments_are_refused(recipe, argument):
 
 
 def test_recipes_that_are_none(recipe, tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing.py: no such recipe file"):
+    with pytest.raises(FileNotFoundError, match="missing.py: no such recipe or file"):
         read_config(str(tmp_path / "missing.py:smoke"))
     with pytest.raises(ValueError, match="variant 'huge': expected small or large"):
         read_config(f"{recipe}:huge")

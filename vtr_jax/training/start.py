@@ -28,7 +28,12 @@ from vtr_jax.models.initialise import initialise_from_clip
 from vtr_jax.models.recipes import RetrieverConfig, recipe_named
 from vtr_jax.models.recipes.recipe import default_preprocessing
 from vtr_jax.models.retriever import Retriever, abstract_retriever, init_retriever
-from vtr_jax.preprocessing import SAMPLING_SETTINGS, Preprocessing, without_protocol
+from vtr_jax.preprocessing import (
+    SAMPLING_SETTINGS,
+    Preprocessing,
+    protocol_assumption,
+    without_protocol,
+)
 from vtr_jax.sharding import local_mesh
 from vtr_jax.training.config import clip_of
 
@@ -71,7 +76,9 @@ def starting_retriever(config: ConfigDict) -> Retriever:
     recipe, options, sizes = config.recipe, config.options.to_dict(), config.sizes.to_dict()
     if not config.init:
         description = recipe_named(recipe).config(clip_of(config), options, sizes)
-        return init_retriever(description, key)
+        # Untrained weights prefer no frames and no token limit: the run chooses them.
+        assumed = tuple(protocol_assumption(description.preprocessing, ()))
+        return init_retriever(dataclasses.replace(description, assumed=assumed), key)
     # Whole in every process: what is made of it is laid out on the run's mesh afterwards.
     source = load_retriever(config.init, local_mesh())
     if source.config.recipe == "clip" and recipe != "clip":
