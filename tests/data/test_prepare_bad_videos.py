@@ -16,7 +16,7 @@ def test_bad_videos_are_left_out_counted_and_listed(prepare_small, tmp_path, spl
     report = prepare_small(split_of_files(files), max_bad_share=0.7)
     reasons = {clip_id: reason.split(":")[0] for clip_id, _, reason in report.bad}
     assert reasons == {
-        "cut": "not a video",
+        "cut": "cut off",
         "empty": "empty file",
         "junk": "not a video",
         "lost": "missing",

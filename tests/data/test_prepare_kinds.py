@@ -103,7 +103,7 @@ def test_sound_and_text_are_refused_by_what_they_are(tmp_path):
         "page.mp4": "web page",
         "song.mp4": "no video stream",
     }
-    assert "the file holds audio" in str(report)
+    assert "found only audio" in str(report)
 
 
 @pytest.mark.parametrize(

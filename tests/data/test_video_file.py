@@ -39,6 +39,26 @@ def test_web_pages(tmp_path, kind):
     assert reason_of(tmp_path / "x.mp4") == "web page"
 
 
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_an_mp4_without_its_index_was_cut_off(tmp_path, write_at, share):
+    whole = write_at(tmp_path / "whole.mp4", [index / 10 for index in range(40)], rate=10)
+    content = whole.read_bytes()
+    end = content.rindex(b"moov") - 4  # at the end, as writers leave it
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(content[: int(share * end)])
+    assert reason_of(path) == "cut off"
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"error": "not found"}\n', "caf\u00e9\n".encode() * 300, b"a,b\r\n1,2\r\n"]
+)
+def test_text_is_named(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableVideo, match="text"):
+        read_video(path)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "AVIF"])
 def test_still_images(tmp_path, kind):
     path = tmp_path / "x.mp4"

@@ -130,9 +130,43 @@ def _not_a_video(path: str | os.PathLike[str], error: av.FFmpegError) -> Unreada
     kind = _image_kind(path)
     if kind:
         return UnreadableVideo(path, "still image", f"a {kind} image, not a video: remove it")
+    if head[4:8] == b"ftyp" and not _has_index(path):
+        return UnreadableVideo(
+            path,
+            "cut off",
+            "an MP4 file without its index (moov), which is often at the end: fetch it again",
+        )
+    if text and b"\0" not in head and _is_text(head):
+        return UnreadableVideo(path, "not a video", "text instead of a video: remove it")
     return UnreadableVideo(
-        path, "not a video", f"no video container, damaged or cut off ({error.strerror})"
+        path,
+        "not a video",
+        f"no video container, damaged or cut off ({error.strerror}): fetch it again",
     )
+
+
+def _has_index(path: str | os.PathLike[str]) -> bool:
+    """Whether an MP4 file has the box that says where its frames are."""
+    with open(path, "rb") as file:
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[:4], "big")
+            if header[4:] == b"moov":
+                return True
+            if size == 1:
+                file.seek(int.from_bytes(file.read(8), "big") - 16, os.SEEK_CUR)
+            elif size < 8:
+                return False
+            else:
+                file.seek(size - 8, os.SEEK_CUR)
+    return False
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head.decode("utf-8", errors="strict" if len(head) < _SNIFFED_BYTES else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return all(byte >= 32 or byte in b"\t\r\n\f\x1b" for byte in head)
 
 
 def _image_kind(path: str | os.PathLike[str]) -> str | None:
@@ -159,8 +193,10 @@ def _picture_stream(path: str | os.PathLike[str], container: InputContainer) -> 
             raise UnreadableVideo(
                 path, "cover art only", f"the file holds {others}a cover image: remove it"
             )
-        found = ", ".join(kinds) or "nothing"
-        raise UnreadableVideo(path, "no video stream", f"the file holds {found}")
+        found = f"only {' and '.join(kinds)}" if kinds else "no stream at all"
+        raise UnreadableVideo(
+            path, "no video stream", f"expected images, found {found}: remove or replace the file"
+        )
     brand = container.metadata.get("major_brand")
     if brand in _IMAGE_BRANDS:
         raise UnreadableVideo(path, "still image", f"a {brand} image, not a video: remove it")
