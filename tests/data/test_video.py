@@ -165,7 +165,7 @@ def broken_file(kind: str, folder: Path, plain: Path) -> Path:
         ("empty", "empty file"),
         ("junk", "not a video"),
         ("text", "web page"),
-        ("truncated", "not a video"),
+        ("truncated", "cut off"),
         ("sound", "no video stream"),
         ("no frames", "no decodable frame"),
         ("damaged", "no decodable frame"),
